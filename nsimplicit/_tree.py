@@ -1,0 +1,180 @@
+"""Vectors that are pytrees, and the inner product every reduction of the package goes through.
+
+A :class:`Space` says which vectors are added up together. A plain state is one vector, its inner
+product a scalar. With ``batch_axis`` the state is many vectors side by side and every reduction
+keeps that axis: one number per lane. With ``axis_name`` one vector is spread over mesh axes and
+every reduction ends in a ``psum``; a local norm steering a loop around a collective hangs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nsimplicit._errors import InputError, message
+
+Tree = Any
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def data(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass pytree, compared by identity.
+
+    Fields are leaves (differentiated like any argument) unless declared with ``static()``.
+    """
+    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    fields = dataclasses.fields(cls)
+    jax.tree_util.register_dataclass(
+        cls,
+        data_fields=[f.name for f in fields if not f.metadata.get("static")],
+        meta_fields=[f.name for f in fields if f.metadata.get("static")],
+    )
+    return cls
+
+
+def static(default: Any = dataclasses.MISSING, *, kw_only: bool = True) -> Any:
+    """A field of :func:`data` classes that is configuration, not a leaf; it must be hashable."""
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"static": True})
+
+
+def is_float(x: Any) -> bool:
+    """Whether a leaf can carry a derivative (real or complex floating point)."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def partition(tree: Tree) -> tuple[list[jax.Array], Any]:
+    """Split a tree into its differentiable leaves and a function that puts them back.
+
+    Integer, boolean and key leaves stay inside the function, as they were.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    floats = [is_float(x) for x in leaves]
+
+    def combine(new: list[jax.Array]) -> Tree:
+        new = iter(new)
+        return treedef.unflatten([next(new) if f else x for f, x in zip(floats, leaves, strict=True)])
+
+    return [jnp.asarray(x) for f, x in zip(floats, leaves, strict=True) if f], combine
+
+
+def promote(tree: Tree) -> Tree:
+    """The same tree with 16-bit floating leaves in float32; everything else as it was."""
+
+    def up(x: Any) -> Any:
+        small = is_float(x) and jnp.finfo(jnp.result_type(x)).bits < 32
+        return jnp.asarray(x).astype(jnp.float32) if small else x
+
+    return jax.tree.map(up, tree)
+
+
+def cast_like(tree: Tree, like: Tree) -> Tree:
+    """Cast each leaf of ``tree`` to the dtype of the same leaf of ``like``."""
+
+    def cast(x: Any, ref: Any) -> Any:
+        dtype = jnp.result_type(ref)
+        return x if jnp.result_type(x) == dtype else jnp.asarray(x).astype(dtype)
+
+    return jax.tree.map(cast, tree, like)
+
+
+def add(a: Tree, b: Tree) -> Tree:
+    """Leafwise a + b."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def subtract(a: Tree, b: Tree) -> Tree:
+    """Leafwise a - b."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def negative(a: Tree) -> Tree:
+    """Leafwise -a."""
+    return jax.tree.map(jnp.negative, a)
+
+
+def blank(x: jax.Array) -> jax.Array:
+    """Zeros like ``x`` that inherit its varying mesh axes and depend on it, and stay finite."""
+    return lax.select(jnp.zeros_like(x, dtype=bool), x, jnp.zeros_like(x))
+
+
+def blank_like(tree: Tree) -> Tree:
+    """Leafwise :func:`blank`."""
+    return jax.tree.map(blank, tree)
+
+
+def varying(x: Any) -> frozenset[str]:
+    """The mesh axes over which an array differs between devices inside ``shard_map``."""
+    return frozenset(getattr(jax.typeof(x), "vma", ()) or ())
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+    """Where vectors live: one state, or a batch of states, possibly spread over a mesh.
+
+    Args:
+        batch_axis: axis of every leaf that numbers independent lanes; ``None``: one vector.
+        axis_name: mesh axes over which each vector is split; reductions are summed over them.
+    """
+
+    batch_axis: int | None = None
+    axis_name: tuple[str, ...] = ()
+
+    def dot(self, a: Tree, b: Tree) -> jax.Array:
+        """Real inner product Re<a, b>: shape ``()``, or ``(lanes,)`` with a batch axis."""
+        products = [self._reduce(jnp.real(jnp.conj(x) * y)) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
+        total = sum(products[1:], products[0]) if products else jnp.zeros(())
+        axes = tuple(n for n in self.axis_name)
+        return lax.psum(total, axes) if axes else total
+
+    def norm(self, a: Tree) -> jax.Array:
+        """Euclidean norm: shape ``()`` or ``(lanes,)``."""
+        return jnp.sqrt(self.dot(a, a))
+
+    def scale(self, alpha: jax.Array, a: Tree) -> Tree:
+        """alpha·a with one alpha per lane, in the dtypes of ``a``."""
+        return jax.tree.map(lambda x: self._spread(alpha, x).astype(x.dtype) * x, a)
+
+    def axpy(self, alpha: jax.Array, x: Tree, y: Tree) -> Tree:
+        """alpha·x + y with one alpha per lane."""
+        return add(self.scale(alpha, x), y)
+
+    def where(self, mask: jax.Array, a: Tree, b: Tree) -> Tree:
+        """``a`` in the lanes where ``mask`` holds, ``b`` in the others."""
+        return jax.tree.map(lambda x, y: jnp.where(self._spread(mask, x), x, y), a, b)
+
+    def _reduce(self, x: jax.Array) -> jax.Array:
+        if self.batch_axis is None:
+            return jnp.sum(x)
+        axis = self.batch_axis % x.ndim
+        return jnp.sum(x, axis=tuple(i for i in range(x.ndim) if i != axis))
+
+    def _spread(self, lane: jax.Array, x: jax.Array) -> jax.Array:
+        lane = jnp.asarray(lane)
+        if lane.ndim == 0:
+            return lane
+        shape = [1] * x.ndim
+        shape[self.batch_axis % x.ndim] = lane.shape[0]
+        return lane.reshape(shape)
+
+    def check(self, state: Tree, where: str) -> None:
+        """Raise unless every leaf of ``state`` has the batch axis, with one common size."""
+        if self.batch_axis is None:
+            return
+        shapes = [jnp.shape(x) for x in jax.tree.leaves(state)]
+        short = [s for s in shapes if not -len(s) <= self.batch_axis < len(s)]
+        sizes = {s[self.batch_axis] for s in shapes if s not in short}
+        if short or len(sizes) > 1:
+            raise InputError(
+                message(
+                    f"{where}(batch_axis={self.batch_axis})",
+                    f"the state's leaves have shapes {shapes}.",
+                    "Every leaf must have the batch axis, with the same number of lanes.",
+                    "pass a state whose leaves all carry the lanes on that axis",
+                    "leave batch_axis out and use jax.vmap",
+                )
+            )
