@@ -1,0 +1,267 @@
+"""The one nonsmooth primitive: two smooth branches that agree where they meet.
+
+``switch_p`` has six operands, all of one shape (``weight`` may also be a scalar):
+
+    left, right    real; the kink is where they are equal
+    above, below   the branch where left > right, and the branch where left < right
+    weight         the selection: what ``above`` weighs at the kink, the rest goes to ``below``
+    value          the result, computed beforehand, so that it is JAX's own bit for bit
+
+The primitive *is* ``value``: it lowers to nothing, and XLA drops the other operands from a forward
+pass. They are there to be read: by the derivative rule below, and by whoever reads the jaxpr.
+Comparing ``left`` and ``right``, rather than the sign of ``left - right``, keeps -0.0, does not
+flush small differences into false ties, and lets infinities be equal.
+
+The rule is built from selects, hence linear in the tangents, transposable, and differentiable again:
+
+    value' = above'                      where left > right, or at the kink when weight = 1
+             below'                      where left < right, or at the kink when weight = 0
+             s·above' + (1-s)·below'     at the kink otherwise
+             see ``at_nan``              where left or right is nan
+
+Folding the pure selections into the branches is not only cheaper: ``0·above'`` would be nan where
+``above'`` is infinite, as for ``switch(x, sqrt(x), 0)`` at 0.
+
+``at_nan`` is the rule the wrapped operation has in JAX: ``"above"``, ``"below"``, ``"zero"``, or
+``"nan"``. A nan is neither kink nor branch, so the generic ``switch`` propagates it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax._src import core as _core
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from nsimplicit import selections
+from nsimplicit._errors import InputError, message
+
+__all__ = ["switch", "switch_p"]
+
+AT_NAN = ("above", "below", "zero", "nan")
+
+switch_p = Primitive("switch")
+
+
+def compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function for eager calls; when it is being traced, trace it in place.
+
+    An eager call then costs one dispatch. A nested ``jit`` would hide from the surrounding trace
+    that a weight is a known number, and its cached jaxpr names the source line of its first caller.
+    """
+
+    def wrap(fun: Callable[..., Any]) -> Callable[..., Any]:
+        jitted = jax.jit(fun, static_argnames=static)
+
+        @functools.wraps(fun)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return (jitted if _core.trace_state_clean() else fun)(*args, **kwargs)
+
+        return call
+
+    return wrap
+
+
+def bind(left: Any, right: Any, above: Any, below: Any, weight: Any, value: Any, *, name: str, at_nan: str) -> Any:
+    """Bind ``switch_p``, giving every operand the shape, sharding and varying axes of ``value``.
+
+    Operands are cast as well: ``above`` and ``below`` to the dtype of ``value``, ``weight`` to its
+    real dtype, ``right`` to the dtype of ``left``. A scalar weight stays one.
+    """
+    assert at_nan in AT_NAN
+    value = lax.stop_gradient(jnp.asarray(value))
+    left = jnp.asarray(left)
+    above, below = (_cast(x, value.dtype) for x in (above, below))
+    left, right, above, below = (_spread(x, value) for x in (left, _cast(right, left.dtype), above, below))
+    real = np.finfo(value.dtype).dtype if jnp.iscomplexobj(value) else value.dtype
+    weight = _cast(weight, real)
+    weight = weight if np.ndim(weight) == 0 else _spread(weight, value)
+    operands = _core.auto_insert_reshard(left, right, above, below, weight, value)
+    return switch_p.bind(*operands, name=name, at_nan=at_nan)
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    """Cast; a Python or NumPy scalar stays a NumPy one, so that a jaxpr keeps it as a literal."""
+    if isinstance(x, int | float | np.generic | np.ndarray) and np.ndim(x) == 0:
+        return np.asarray(x, dtype)[()]
+    return lax.convert_element_type(x, dtype)
+
+
+def _spread(x: Any, like: jax.Array) -> jax.Array:
+    """Broadcast to the shape and sharding of ``like``."""
+    if np.shape(x) == like.shape and not isinstance(x, np.generic):
+        return x
+    sharding = jax.typeof(like).sharding
+    explicit = not sharding.mesh.empty and sharding.mesh._any_axis_explicit
+    return jnp.broadcast_to(x, like.shape, out_sharding=sharding if explicit else None)
+
+
+@switch_p.def_impl
+def _impl(*operands: Any, name: str, at_nan: str) -> Any:
+    del name, at_nan
+    return operands[-1]
+
+
+@switch_p.def_abstract_eval
+def _abstract_eval(left: Any, right: Any, above: Any, below: Any, weight: Any, value: Any, *, name: str, at_nan: str):
+    del at_nan
+    _core.standard_vma_rule("switch", left, right, above, below, weight, value)
+    shapes = [x.shape for x in (left, right, above, below, value)]
+    assert len(set(shapes)) == 1 and weight.shape in ((), value.shape), (name, shapes, weight.shape)
+    assert above.dtype == below.dtype == value.dtype and left.dtype == right.dtype
+    return value
+
+
+def _lower(ctx: Any, *operands: Any, name: str, at_nan: str):
+    del ctx, name, at_nan
+    return [operands[-1]]
+
+
+mlir.register_lowering(switch_p, _lower)
+
+
+def _batch(axis: Any, operands: Any, dims: Any, *, name: str, at_nan: str):
+    front = [
+        x
+        if d is None and np.ndim(x) == 0 and i == 4
+        else batching.bdim_at_front(x, d, axis.size, axis.explicit_mesh_axis)
+        for i, (x, d) in enumerate(zip(operands, dims, strict=True))
+    ]
+    left, right, above, below, weight, value = front
+    if 0 < np.ndim(weight) < np.ndim(value):  # one scalar weight per lane
+        weight = _spread(lax.expand_dims(weight, range(1, np.ndim(value))), value)
+    operands = _core.auto_insert_reshard(left, right, above, below, weight, value)
+    return switch_p.bind(*operands, name=name, at_nan=at_nan), 0
+
+
+batching.fancy_primitive_batchers[switch_p] = _batch
+
+
+def _jvp(primals: Any, tangents: Any, *, name: str, at_nan: str):
+    out = switch_p.bind(*primals, name=name, at_nan=at_nan)
+    left, right, _, _, weight, _ = primals
+    above, below = tangents[2:4]
+    if type(above) is ad.Zero and type(below) is ad.Zero:
+        return out, ad.Zero.from_primal_value(out)
+    known = _known(weight)
+    is_above, is_below = _branches(left, right, weight, known, at_nan)
+    zero = lax.full_like(below if type(above) is ad.Zero else above, 0)
+    rest = zero
+    if at_nan in ("zero", "nan") or known not in (0.0, 1.0):
+        weight = lax.stop_gradient(weight)
+        shares = [weight, 1 - weight]
+        if at_nan in ("zero", "nan"):
+            # Zero on the branches: a transposed select hands zeros down here, and 0·nan is nan.
+            kink, branch = lax.eq(left, right), is_above | is_below
+            off = jnp.where(branch, 0, 0 if at_nan == "zero" else np.nan).astype(weight.dtype)
+            shares = [jnp.where(kink, share, off) for share in shares]
+        for share, tangent in zip(shares, (above, below), strict=True):
+            rest = rest if type(tangent) is ad.Zero else (share * tangent if rest is zero else rest + share * tangent)
+    above, below = (zero if type(tangent) is ad.Zero else tangent for tangent in (above, below))
+    return out, lax.select(is_above, above, lax.select(is_below, below, rest))
+
+
+def _known(weight: Any) -> float | None:
+    """The weight where it is one number known now; then the rule costs what JAX's own rules cost."""
+    known = np.ndim(weight) == 0 and not isinstance(weight, jax.core.Tracer)
+    return float(weight) if known else None
+
+
+def _branches(left: Any, right: Any, weight: Any, known: float | None, at_nan: str) -> tuple[Any, Any]:
+    """Where the tangent is that of ``above``, and where it is that of ``below``, and nothing else."""
+    if known is None:
+        kink = lax.eq(left, right)
+        is_above = lax.gt(left, right) | (kink & (weight == 1))
+        is_below = lax.lt(left, right) | (kink & (weight == 0))
+        other = ~(is_above | is_below | kink)
+        is_above, is_below = (
+            (is_above | other if at_nan == "above" else is_above),
+            (is_below | other if at_nan == "below" else is_below),
+        )
+        return is_above, is_below
+    is_above = (lax.ge if known == 1 else lax.gt)(left, right)
+    is_below = (lax.le if known == 0 else lax.lt)(left, right)
+    if at_nan == "above":
+        is_above = ~(lax.le if known < 1 else lax.lt)(left, right)
+    if at_nan == "below":
+        is_below = ~(lax.ge if known > 0 else lax.gt)(left, right)
+    return is_above, is_below
+
+
+ad.primitive_jvps[switch_p] = _jvp
+
+
+def switch(u: Any, above: Any, below: Any, *, selection: Any = None, value: Any = None) -> jax.Array:
+    """Two smooth branches that agree where u = 0.
+
+    Formula:
+        switch(u, above, below) = above where u > 0, below where u < 0, nan where u is nan; where
+        u = 0 the value is below (equal to above), and the derivative is s·above' + (1-s)·below'.
+
+    Args:
+        u: real array; its sign picks the branch.
+        above: array, the branch where u > 0.
+        below: array, the branch where u < 0. All three broadcast; the result has the promoted dtype
+            of the branches. Both branches should be finite everywhere, also where they are not used.
+        selection: weight s in [0, 1] on ``above`` at the kink, a number or an array; or ``"above"``
+            (1), ``"below"`` (0), ``"mean"`` (0.5). ``None`` is 0, which is what JAX makes of
+            ``where(u > 0, above, below)``. A traced weight is clipped to [0, 1].
+        value: the result, if you have it already; not differentiated.
+
+    Returns:
+        An array of the common shape. Integer branches have no derivative: a plain ``where``.
+
+    Raises:
+        InputError: a branch that is a function or a list, a complex u, an unfit selection.
+
+    Kinks:
+        Where u = 0. The set: {s·above' + (1-s)·below', 0 ≤ s ≤ 1}. Default s = 0.
+
+    Example:
+        >>> import jax, nsimplicit as nsi
+        >>> positive_part = lambda x: nsi.switch(x, x, 0.0, selection=0.25)
+        >>> float(jax.grad(positive_part)(0.0))
+        0.25
+    """
+    for branch, what in ((above, "above"), (below, "below")):
+        if callable(branch) or isinstance(branch, list | tuple):
+            raise InputError(
+                message(
+                    "switch(u, above, below)",
+                    f"`{what}` is a {type(branch).__name__}, not an array.",
+                    "This switch takes the values of its two branches. Did you mean jax.lax.switch?",
+                    "jax.lax.switch(index, branches, *operands), to run one of several functions",
+                    "nsi.switch(u, above(x), below(x)), for a kink where u = 0",
+                )
+            )
+    weight = selections.weight(selection, 0.0, "switch")
+    if jnp.iscomplexobj(u):
+        raise InputError(
+            message(
+                "switch(u, above, below)",
+                f"u has dtype {jnp.result_type(u)}.",
+                "The branch is picked by the sign of u, and complex numbers have none.",
+                "pass a real u, such as jnp.real(u)",
+            )
+        )
+    return _switch(u, above, below, weight, value)
+
+
+@compiled()
+def _switch(u: Any, above: Any, below: Any, weight: Any, value: Any) -> jax.Array:
+    u = jnp.asarray(u)
+    if value is None:
+        constants = lax.stop_gradient((u, above, below))
+        value = jnp.where(constants[0] > 0, constants[1], constants[2])
+        if not jnp.issubdtype(value.dtype, jnp.inexact):
+            return value
+        if jnp.issubdtype(u.dtype, jnp.inexact):
+            value = jnp.where(jnp.isnan(constants[0]), jnp.nan, value)
+    return bind(u, 0, above, below, weight, value, name="switch", at_nan="nan")

@@ -1,0 +1,152 @@
+"""Selections: which derivative a program takes where it has more than one.
+
+A scalar kink has two branches, and a selection is a weight s in [0, 1] on the branch called *above*
+(each function says which that is): the derivative is ``s * above' + (1 - s) * below'``. Ties, as in
+``max`` or ``sort``, are broken by a name. The norm takes a vector of the unit ball at 0.
+
+A *preset* is a mapping from operation to selection. ``jax`` holds the defaults of this package,
+which are JAX's own derivatives; ``torch`` holds what PyTorch's formulas return at the same points.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from nsimplicit._errors import InputError, message
+
+__all__ = ["jax", "torch"]
+
+BRANCHES: Mapping[str, float] = types.MappingProxyType({"above": 1.0, "below": 0.0, "mean": 0.5})
+"""Names for the weight on the branch above."""
+
+BOUNDS: tuple[Mapping[str, float], Mapping[str, float]] = (
+    types.MappingProxyType({"inside": 1.0, "outside": 0.0, "mean": 0.5, "above": 1.0, "below": 0.0}),
+    types.MappingProxyType({"inside": 1.0, "outside": 0.0, "mean": 0.5, "above": 0.0, "below": 1.0}),
+)
+"""Names for the weight on x at a lower and at an upper bound; inside is x, outside the bound."""
+
+TIES: tuple[str, ...] = ("first", "last", "mean")
+"""Names for what a block of equal keys does."""
+
+jax: Mapping[str, Any] = types.MappingProxyType(
+    {
+        "switch": 0.0,
+        "relu": 0.0,
+        "relu6": 0.0,
+        "leaky_relu": 1.0,
+        "hard_tanh": 1.0,
+        "abs": 1.0,
+        "maximum": 0.5,
+        "minimum": 0.5,
+        "clip": 0.5,
+        "soft_threshold": 0.0,
+        "max": "mean",
+        "min": "mean",
+        "sort": "first",
+        "top_k": "first",
+        "median": "first",
+        "max_pool": "first",
+        "norm": "zero",
+    }
+)
+"""The defaults: JAX's own derivatives at a kink (norm: zero, where JAX has nan)."""
+
+torch: Mapping[str, Any] = types.MappingProxyType(
+    {
+        **jax,
+        "leaky_relu": 0.0,
+        "hard_tanh": 0.0,
+        "abs": 0.5,
+        "clip": "inside",
+    }
+)
+"""PyTorch's derivatives at a kink, from its derivative formulas."""
+
+
+def weight(selection: Any, default: float, where: str, names: Mapping[str, float] = BRANCHES) -> Any:
+    """The weight on the branch above that a selection of a scalar kink stands for.
+
+    Args:
+        selection: ``None``, a name, or a number or array in [0, 1].
+        default: the weight that ``None`` or ``"jax"`` means.
+        where: the function asking, for the error.
+        names: the legal names and their weights.
+
+    Returns:
+        A Python float, a NumPy array, or, for a traced selection, a tracer clipped to [0, 1].
+
+    Raises:
+        InputError: an unknown name, a weight outside [0, 1] or nan, or not a real number.
+    """
+    if selection is None or (isinstance(selection, str) and selection == "jax"):
+        return default
+    if isinstance(selection, str) and selection in names:
+        return names[selection]
+    if isinstance(selection, Tracer):
+        if np.issubdtype(selection.dtype, np.floating) or selection.dtype.name == "bfloat16":
+            one = np.ones((), selection.dtype)
+            return lax.clamp(0 * one, lax.stop_gradient(selection), one)
+    elif not isinstance(selection, str | bool):
+        number = _real(selection)
+        if number is not None and np.all((number >= 0) & (number <= 1)):
+            return float(number) if number.ndim == 0 else number
+    raise InputError(
+        message(
+            f"{where}(selection={selection!r})",
+            "a scalar kink takes a weight in [0, 1] or one of " + ", ".join(map(repr, ["jax", *names])) + ".",
+            "The derivative at the kink is s·above' + (1-s)·below'; outside [0, 1] it is no derivative of the function.",
+            f"selection={default:g}, the default, or leave it out",
+            "selection=0.5, the middle of the two branches",
+        )
+    )
+
+
+def pair(selection: Any, default: float, where: str) -> tuple[Any, Any]:
+    """The weights on x at a lower and at an upper bound; a pair sets them separately."""
+    lower, upper = selection if isinstance(selection, tuple | list) and len(selection) == 2 else (selection, selection)
+    return weight(lower, default, where, BOUNDS[0]), weight(upper, default, where, BOUNDS[1])
+
+
+def tie(selection: Any, default: str, where: str) -> str:
+    """The name of a way to break ties.
+
+    Args:
+        selection: ``None``, ``"jax"`` or one of ``"first"``, ``"last"``, ``"mean"``.
+        default: what ``None`` and ``"jax"`` mean.
+        where: the function asking, for the error.
+
+    Returns:
+        One of :data:`TIES`.
+
+    Raises:
+        InputError: anything else.
+    """
+    if selection is None or (isinstance(selection, str) and selection == "jax"):
+        return default
+    if isinstance(selection, str) and selection in TIES:
+        return selection
+    raise InputError(
+        message(
+            f"{where}(selection={selection!r})",
+            "ties are broken by one of " + ", ".join(map(repr, ["jax", *TIES])) + ".",
+            "Equal keys are ordered by position (first, last), or all of them share the derivative equally (mean).",
+            f"selection={default!r}, the default, or leave it out",
+        )
+    )
+
+
+def _real(selection: Any) -> np.ndarray | None:
+    """A concrete selection as a NumPy array, or None where it is not made of real numbers."""
+    try:
+        number = np.asarray(selection)
+    except (TypeError, ValueError):
+        return None
+    if number.dtype.name == "bfloat16":
+        number = number.astype(np.float32)
+    return number if number.dtype.kind in "fiu" else None
