@@ -22,7 +22,7 @@ PY := $(VENV)/bin/python
 .PHONY: help demo test examples lint format coverage bench bench-smoke install-dev clean
 
 help:
-	@sed -n '2,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.with-examples
 	$(PY) -u examples/main_job.py $(ARGS)
