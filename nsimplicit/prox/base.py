@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from nsimplicit import primitives
+from nsimplicit._errors import InputError, message
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Function(abc.ABC):
     """A function g with a prox: ``prox(x, step) = argmin_u g(u) + |u - x|^2 / (2 step)``.
 
-    A final class writes the value (``__call__``) and ``prepare``; ``prox`` follows. Class
-    constants say what is known: ``is_convex``, ``is_smooth``, ``strong_convexity``, ``lipschitz``
-    (of the gradient). They let splittings choose steps.
+    A final class writes the value (``__call__``) and ``prepare``; ``prox`` and ``gradient`` follow.
+    The constants say what is known, and let splittings choose steps: ``is_convex``; ``is_smooth``
+    (then ``gradient`` may be used); ``strong_convexity``; ``lipschitz``, of the gradient, ``None``
+    when unknown; ``as_quadratic``, the same function up to a constant as a ``Quadratic``.
+
+    ``_check`` sees the parameters a user passed. It does not run when JAX rebuilds an object: a
+    cotangent, a batch and a tree of axes have the same structure, and no sign or shape to check.
     """
 
-    is_convex: ClassVar[bool] = True
-    is_smooth: ClassVar[bool] = False
-    strong_convexity: Any = 0.0
-    lipschitz: Any = None
+    rebuilt: bool = dataclasses.field(default=False, kw_only=True, repr=False, metadata={"static": True})
+
+    # No annotations here: these are constants, not fields of the dataclass, and a property may replace one.
+    is_convex = True
+    is_smooth = False
+    strong_convexity = 0.0
+    lipschitz = None
+    as_quadratic = None
+
+    def __post_init__(self) -> None:
+        """Check the parameters of a new object."""
+        if not self.rebuilt:
+            self._check()
+            object.__setattr__(self, "rebuilt", True)
+
+    def _check(self) -> None:  # noqa: B027 - a hook: most functions have nothing to check
+        """Raise an :class:`InputError` unless the parameters fit together."""
 
     @abc.abstractmethod
     def __call__(self, x: Any) -> jax.Array:
@@ -31,7 +57,24 @@ class Function(abc.ABC):
 
     def prox(self, x: Any, step: Any) -> Any:
         """argmin_u g(u) + |u - x|^2 / (2 step)."""
+        where = f"prox.{type(self).__name__}.prox"
+        require("positive", step, where, "step", "The prox minimises g(u) + |u - x|^2 / (2 step).")
         return self.prepare(step)(x)
+
+    def gradient(self, x: Any) -> Any:
+        """The gradient at x of a function that ``is_smooth``; complex x: of the real inner product."""
+        if not self.is_smooth:
+            raise InputError(
+                message(
+                    f"prox.{type(self).__name__}.gradient(x)",
+                    "this function is not smooth.",
+                    "It has a prox, and no gradient at its kinks.",
+                    "make it g in ForwardBackward(f, g), whose f is the smooth one",
+                    "jax.grad(g), with the selection of each kink",
+                )
+            )
+        # JAX's convention for complex x is the conjugate of the direction of steepest ascent.
+        return jax.tree.map(jnp.conj, jax.grad(self.__call__)(jax.tree.map(as_float, x)))
 
 
 class Set(Function):
@@ -45,3 +88,82 @@ class Set(Function):
         """The projection; the step does not matter."""
         del step
         return self.project
+
+
+def as_float(x: Any) -> jax.Array:
+    """An array that can carry a derivative: integers become floats."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
+
+
+def real(x: Any, where: str) -> jax.Array:
+    """A real floating-point array, or an error: complex numbers have no order."""
+    x = as_float(x)
+    if jnp.iscomplexobj(x):
+        raise InputError(message(f"{where}(...)", f"x has dtype {x.dtype}.", "This set orders its entries.", "x.real"))
+    return x
+
+
+def fit(param: Any, x: jax.Array, name: str) -> jax.Array:
+    """A real parameter in the real dtype of ``x``; it must broadcast to the shape of ``x``.
+
+    The prox of a float32 state is float32, whatever precision its parameters came in: a loop
+    cannot change its dtype half way.
+    """
+    shape = jnp.shape(param)
+    pairs = zip(reversed(shape), reversed(x.shape), strict=False)
+    if len(shape) > x.ndim or any(p not in (1, n) for p, n in pairs):
+        raise InputError(
+            message(
+                name,
+                f"has shape {shape}, and x has shape {x.shape}.",
+                "A parameter is one number, or broadcasts to the shape of x.",
+                "a scalar",
+                f"an array of shape {x.shape}",
+            )
+        )
+    return jnp.asarray(param, jnp.finfo(x.dtype).dtype)
+
+
+def leafwise(fun: Callable[..., Any], x: Any, *params: Any) -> Any:
+    """``fun(leaf, *params)`` on each leaf of x; a parameter is shared, or has the structure of x."""
+    tree = jax.tree.structure(x)
+    if jax.tree_util.treedef_is_leaf(tree):
+        return fun(as_float(x), *params)
+    columns = [jax.tree.leaves(p) if jax.tree.structure(p) == tree else [p] * tree.num_leaves for p in params]
+    return tree.unflatten([fun(as_float(leaf), *row) for leaf, *row in zip(jax.tree.leaves(x), *columns, strict=True)])
+
+
+def add_up(tree: Any) -> jax.Array:
+    """The sum of all entries of all leaves."""
+    return functools.reduce(jnp.add, [jnp.sum(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def extreme(reduce: Callable[[jax.Array], jax.Array], param: Any) -> jax.Array:
+    """The smallest (``jnp.min``) or largest number in a parameter: a constant, for choosing steps."""
+    return reduce(jnp.stack([reduce(jax.lax.stop_gradient(jnp.asarray(leaf))) for leaf in jax.tree.leaves(param)]))
+
+
+def modulus(x: jax.Array) -> jax.Array:
+    """The absolute value of each entry; its derivative at a complex 0 is 0, at a real 0 that of ``abs``."""
+    return primitives.norm(x[..., None], axis=-1) if jnp.iscomplexobj(x) else primitives.abs(x)
+
+
+def concrete(x: Any) -> np.ndarray | None:
+    """The numbers in ``x``; ``None`` while it is traced."""
+    try:
+        return np.asarray(x)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError):
+        return None
+
+
+def require(sign: str, param: Any, where: str, argument: str, meaning: str) -> None:
+    """Raise unless every number of a concrete parameter is ``"positive"`` or ``"nonnegative"``."""
+    for leaf in jax.tree.leaves(param):
+        numbers = concrete(leaf)
+        if numbers is None or numbers.size == 0:
+            continue
+        low = np.min(numbers.astype(float))
+        if not (low > 0 if sign == "positive" else low >= 0):
+            found = f"the smallest {argument} is {low:g}, and it must be {sign}."
+            raise InputError(message(f"{where}({argument}=...)", found, meaning, f"a {sign} {argument}"))

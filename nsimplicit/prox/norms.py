@@ -1,0 +1,177 @@
+"""Norms that make entries, vectors or groups of entries exactly zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nsimplicit import primitives
+from nsimplicit._tree import data, static
+from nsimplicit.prox.base import Function, add_up, as_float, extreme, fit, leafwise, modulus, require
+
+CONCAVE = "A negative weight makes the function concave, and then it has no prox."
+
+
+def _factor(length: jax.Array, threshold: jax.Array, selection: Any) -> jax.Array:
+    """(1 - threshold/length)+, the kink being length = threshold; no kink where the threshold is 0.
+
+    There (1 - 0/0)+ stands for the identity: with threshold 0 the prox leaves every x alone.
+    """
+    above = 1 - threshold / jnp.where(length > 0, length, 1)  # a nan in a branch not taken would reach the derivative
+    excess = jnp.where(threshold > 0, length - threshold, 1)
+    return primitives.switch(excess, above, jnp.zeros_like(above), selection=selection)
+
+
+@data
+class L1(Function):
+    """The l1 norm, weighted: the prox sets small entries to zero.
+
+    Formula: ``g(x) = sum(w * abs(x))``; ``prox(x, s) = sign(x) * max(abs(x) - s * w, 0)``.
+
+    Args:
+        weight: w >= 0: one number, an array that broadcasts to the shape of x, or a pytree of
+            those with the structure of x. Entries of x may be complex.
+        selection: what an entry exactly at the threshold does: the weight in [0, 1] on the branch
+            that keeps it, or a name. Static.
+
+    Kinks:
+        abs(x) = s w, where the derivative is in [0, 1] (complex x: between 0 and the projection on
+        the direction of x); default 0. Where w = 0 there is no kink: the prox is the identity.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nsimplicit import prox
+        >>> prox.L1(1.0).prox(jnp.array([3.0, -0.2, -2.0]), 0.5).tolist()
+        [2.5, 0.0, -1.5]
+
+    References:
+        Parikh, Boyd, Proximal Algorithms (2014), section 6.5.2.
+    """
+
+    weight: Any
+    selection: Any = static(None)
+
+    def _check(self) -> None:
+        require("nonnegative", self.weight, "prox.L1", "weight", CONCAVE)
+
+    def __call__(self, x: Any) -> jax.Array:
+        """The value at x."""
+        return add_up(leafwise(lambda x, w: fit(w, x, "prox.L1(weight=...)") * modulus(x), x, self.weight))
+
+    def prepare(self, step: Any) -> Callable[[Any], Any]:
+        """The prox for this step."""
+
+        def leaf(x: jax.Array, weight: Any) -> jax.Array:
+            threshold = fit(step, x, "prox.L1.prox(step=...)") * fit(weight, x, "prox.L1(weight=...)")
+            return primitives.soft_threshold(x, threshold, selection=self.selection)
+
+        return lambda x: leafwise(leaf, x, self.weight)
+
+
+@data
+class ElasticNet(Function):
+    """The l1 norm plus half the squared l2 norm: sparse, and strongly convex.
+
+    Formula: ``g(x) = sum(l1 * abs(x) + l2 / 2 * abs(x)**2)``;
+    ``prox(x, s) = sign(x) * max(abs(x) - s * l1, 0) / (1 + s * l2)``.
+
+    Args:
+        l1: weight >= 0 of the norm: one number, an array that broadcasts to the shape of x, or a
+            pytree of those with the structure of x.
+        l2: weight >= 0 of the square, likewise.
+        selection: what an entry exactly at the threshold does, as in :class:`L1`. Static.
+
+    Kinks:
+        abs(x) = s l1, where the derivative is in [0, 1/(1 + s l2)]; default 0. None where l1 = 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nsimplicit import prox
+        >>> prox.ElasticNet(1.0, 2.0).prox(jnp.array([3.0, -0.2]), 0.5).tolist()
+        [1.25, 0.0]
+
+    References:
+        Zou, Hastie, Regularization and variable selection via the elastic net (2005).
+    """
+
+    l1: Any
+    l2: Any
+    selection: Any = static(None)
+
+    def _check(self) -> None:
+        require("nonnegative", self.l1, "prox.ElasticNet", "l1", CONCAVE)
+        require("nonnegative", self.l2, "prox.ElasticNet", "l2", CONCAVE)
+
+    @property
+    def strong_convexity(self) -> jax.Array:
+        """The smallest weight of the square."""
+        return extreme(jnp.min, self.l2)
+
+    def __call__(self, x: Any) -> jax.Array:
+        """The value at x."""
+
+        def leaf(x: jax.Array, l1: Any, l2: Any) -> jax.Array:
+            l1, l2 = fit(l1, x, "prox.ElasticNet(l1=...)"), fit(l2, x, "prox.ElasticNet(l2=...)")
+            return l1 * modulus(x) + l2 / 2 * (jnp.conj(x) * x).real
+
+        return add_up(leafwise(leaf, x, self.l1, self.l2))
+
+    def prepare(self, step: Any) -> Callable[[Any], Any]:
+        """The prox for this step."""
+
+        def leaf(x: jax.Array, l1: Any, l2: Any) -> jax.Array:
+            s = fit(step, x, "prox.ElasticNet.prox(step=...)")
+            l1, l2 = fit(l1, x, "prox.ElasticNet(l1=...)"), fit(l2, x, "prox.ElasticNet(l2=...)")
+            return primitives.soft_threshold(x, s * l1, selection=self.selection) / (1 + s * l2)
+
+        return lambda x: leafwise(leaf, x, self.l1, self.l2)
+
+
+@data
+class L2(Function):
+    """The Euclidean norm (not squared) of all of x: the prox shrinks x, or sets all of it to zero.
+
+    Formula: ``g(x) = w * norm(x)``; ``prox(x, s) = max(1 - s * w / norm(x), 0) * x``.
+
+    Args:
+        weight: w >= 0, one number.
+        selection: what x on the sphere norm(x) = s w does: the weight in [0, 1] on the branch
+            that keeps x, or a name. Static.
+
+    Kinks:
+        norm(x) = s w, where the Jacobian is between 0 and the projection on the direction of x;
+        default 0. At x = 0 the prox is smooth: the Jacobian is 0 (w = 0: the identity).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nsimplicit import prox
+        >>> prox.L2(1.0).prox(jnp.array([3.0, 4.0]), 1.0).tolist()
+        [2.4, 3.2]
+
+    References:
+        Parikh, Boyd, Proximal Algorithms (2014), section 6.5.1.
+    """
+
+    weight: Any
+    selection: Any = static(None)
+
+    def _check(self) -> None:
+        require("nonnegative", self.weight, "prox.L2", "weight", CONCAVE)
+
+    def __call__(self, x: Any) -> jax.Array:
+        """The value at x."""
+        x = as_float(x)
+        return self.weight * primitives.norm(x.reshape(-1))
+
+    def prepare(self, step: Any) -> Callable[[Any], Any]:
+        """The prox for this step."""
+
+        def prox(x: Any) -> jax.Array:
+            x = as_float(x)
+            threshold = fit(step * self.weight, jnp.zeros((), x.dtype), "prox.L2(weight=...)")
+            return _factor(primitives.norm(x.reshape(-1)), threshold, self.selection) * x
+
+        return prox
