@@ -13,7 +13,7 @@ MOST = 1.1
 def seconds(module: str) -> float:
     """The time one import takes in a process of its own, without the start of the interpreter."""
     code = f"from time import perf_counter as t; began = t(); import {module}; print(t() - began)"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return float(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout)
 
 
 def measure() -> Table:
