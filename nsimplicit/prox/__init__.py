@@ -4,22 +4,38 @@ Each object is a pytree whose array leaves are its parameters, differentiated li
 """
 
 from nsimplicit.prox.base import Function, Set
+from nsimplicit.prox.functions import from_function, smooth
+from nsimplicit.prox.groups import L2, GroupL2
 from nsimplicit.prox.losses import Linear, SquaredL2, Zero
-from nsimplicit.prox.norms import L1, L2, ElasticNet
+from nsimplicit.prox.norms import L1, ElasticNet
 from nsimplicit.prox.quadratic import LeastSquares, Quadratic
+from nsimplicit.prox.rules import Conjugate, PostScale, PreScale, Translate
+from nsimplicit.prox.separable import SeparableSum
 from nsimplicit.prox.sets import Box, Nonnegative
+from nsimplicit.prox.simplex import Simplex
+from nsimplicit.prox.spectral import LogDet
 
 __all__ = [
     "L1",
     "L2",
     "Box",
+    "Conjugate",
     "ElasticNet",
     "Function",
+    "GroupL2",
     "LeastSquares",
     "Linear",
+    "LogDet",
     "Nonnegative",
+    "PostScale",
+    "PreScale",
     "Quadratic",
+    "SeparableSum",
     "Set",
+    "Simplex",
     "SquaredL2",
+    "Translate",
     "Zero",
+    "from_function",
+    "smooth",
 ]

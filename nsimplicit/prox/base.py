@@ -167,3 +167,11 @@ def require(sign: str, param: Any, where: str, argument: str, meaning: str) -> N
         if not (low > 0 if sign == "positive" else low >= 0):
             found = f"the smallest {argument} is {low:g}, and it must be {sign}."
             raise InputError(message(f"{where}({argument}=...)", found, meaning, f"a {sign} {argument}"))
+
+
+def require_function(fun: Any, rule: str) -> None:
+    """Raise unless a rule is applied to a :class:`Function`."""
+    if not isinstance(fun, Function):
+        found = f"fun is a {type(fun).__name__}."
+        tries = "prox.from_function(value, prox, *params)", "prox.smooth(fun, *args)"
+        raise InputError(message(f"prox.{rule}(fun, ...)", found, "It must be an object of nsimplicit.prox.", *tries))

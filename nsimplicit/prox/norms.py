@@ -1,4 +1,4 @@
-"""Norms that make entries, vectors or groups of entries exactly zero."""
+"""Norms that make single entries exactly zero."""
 
 from __future__ import annotations
 
@@ -10,19 +10,9 @@ import jax.numpy as jnp
 
 from nsimplicit import primitives
 from nsimplicit._tree import data, static
-from nsimplicit.prox.base import Function, add_up, as_float, extreme, fit, leafwise, modulus, require
+from nsimplicit.prox.base import Function, add_up, extreme, fit, leafwise, modulus, require
 
 CONCAVE = "A negative weight makes the function concave, and then it has no prox."
-
-
-def _factor(length: jax.Array, threshold: jax.Array, selection: Any) -> jax.Array:
-    """(1 - threshold/length)+, the kink being length = threshold; no kink where the threshold is 0.
-
-    There (1 - 0/0)+ stands for the identity: with threshold 0 the prox leaves every x alone.
-    """
-    above = 1 - threshold / jnp.where(length > 0, length, 1)  # a nan in a branch not taken would reach the derivative
-    excess = jnp.where(threshold > 0, length - threshold, 1)
-    return primitives.switch(excess, above, jnp.zeros_like(above), selection=selection)
 
 
 @data
@@ -128,50 +118,3 @@ class ElasticNet(Function):
             return primitives.soft_threshold(x, s * l1, selection=self.selection) / (1 + s * l2)
 
         return lambda x: leafwise(leaf, x, self.l1, self.l2)
-
-
-@data
-class L2(Function):
-    """The Euclidean norm (not squared) of all of x: the prox shrinks x, or sets all of it to zero.
-
-    Formula: ``g(x) = w * norm(x)``; ``prox(x, s) = max(1 - s * w / norm(x), 0) * x``.
-
-    Args:
-        weight: w >= 0, one number.
-        selection: what x on the sphere norm(x) = s w does: the weight in [0, 1] on the branch
-            that keeps x, or a name. Static.
-
-    Kinks:
-        norm(x) = s w, where the Jacobian is between 0 and the projection on the direction of x;
-        default 0. At x = 0 the prox is smooth: the Jacobian is 0 (w = 0: the identity).
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from nsimplicit import prox
-        >>> prox.L2(1.0).prox(jnp.array([3.0, 4.0]), 1.0).tolist()
-        [2.4, 3.2]
-
-    References:
-        Parikh, Boyd, Proximal Algorithms (2014), section 6.5.1.
-    """
-
-    weight: Any
-    selection: Any = static(None)
-
-    def _check(self) -> None:
-        require("nonnegative", self.weight, "prox.L2", "weight", CONCAVE)
-
-    def __call__(self, x: Any) -> jax.Array:
-        """The value at x."""
-        x = as_float(x)
-        return self.weight * primitives.norm(x.reshape(-1))
-
-    def prepare(self, step: Any) -> Callable[[Any], Any]:
-        """The prox for this step."""
-
-        def prox(x: Any) -> jax.Array:
-            x = as_float(x)
-            threshold = fit(step * self.weight, jnp.zeros((), x.dtype), "prox.L2(weight=...)")
-            return _factor(primitives.norm(x.reshape(-1)), threshold, self.selection) * x
-
-        return prox
