@@ -100,9 +100,27 @@ def weight(selection: Any, default: float, where: str, names: Mapping[str, float
         message(
             f"{where}(selection={selection!r})",
             "a scalar kink takes a weight in [0, 1] or one of " + ", ".join(map(repr, ["jax", *names])) + ".",
-            "The derivative at the kink is s·above' + (1-s)·below'; outside [0, 1] it is no derivative of the function.",
+            "At the kink the derivative is s·above' + (1-s)·below'; outside [0, 1] that is no derivative at all.",
             f"selection={default:g}, the default, or leave it out",
             "selection=0.5, the middle of the two branches",
+        )
+    )
+
+
+def fits(weight: Any, shape: tuple[int, ...], where: str) -> None:
+    """Raise unless an array of weights broadcasts to the shape of the result."""
+    try:
+        if np.broadcast_shapes(weight.shape, shape) == shape:
+            return
+    except ValueError:
+        pass
+    raise InputError(
+        message(
+            f"{where}(selection=...)",
+            f"the selection has shape {weight.shape}, the result has shape {shape}.",
+            "An array of weights gives one to each entry of the result, so it must broadcast to its shape.",
+            f"a selection of shape {shape}",
+            "one number for all entries, such as selection=0.5",
         )
     )
 

@@ -5,22 +5,15 @@
 """
 
 from nsimplicit.primitives.elementwise import abs as abs
-from nsimplicit.primitives.elementwise import (
-    clip,
-    hard_tanh,
-    leaky_relu,
-    maximum,
-    minimum,
-    relu,
-    relu6,
-    soft_threshold,
-)
+from nsimplicit.primitives.elementwise import leaky_relu, maximum, minimum, relu
+from nsimplicit.primitives.extremes import max as max
+from nsimplicit.primitives.extremes import max_pool
+from nsimplicit.primitives.extremes import min as min
 from nsimplicit.primitives.norms import norm
-from nsimplicit.primitives.order import max as max
-from nsimplicit.primitives.order import max_pool, median, sort, top_k
-from nsimplicit.primitives.order import min as min
+from nsimplicit.primitives.order import median, sort, top_k
 from nsimplicit.primitives.ordering import ordering
 from nsimplicit.primitives.switch import switch
+from nsimplicit.primitives.thresholds import clip, hard_tanh, relu6, soft_threshold
 
 __all__ = [
     "clip",

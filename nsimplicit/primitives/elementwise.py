@@ -1,4 +1,9 @@
-"""Elementwise kinks: JAX's functions, with one more argument."""
+"""Elementwise functions with kinks: JAX's own, with one more argument.
+
+Values are JAX's bit for bit, and so are derivatives unless a selection says otherwise, nans
+included. Integer and boolean arguments go to JAX as they are; so do complex ones, which have no
+order and no kink of this kind.
+"""
 
 from __future__ import annotations
 
@@ -6,161 +11,232 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from nsimplicit import selections
 from nsimplicit._errors import InputError, message
 from nsimplicit.primitives.switch import bind, compiled
 
-__all__ = ["clip", "hard_tanh", "leaky_relu", "maximum", "minimum", "relu", "relu6", "soft_threshold"]
+__all__ = ["leaky_relu", "maximum", "minimum", "relu"]
 
 
-def _is_real(*xs: Any) -> bool:
-    """Whether the result of an operation on these is a real float, the only kind with kinks."""
-    return jnp.issubdtype(jnp.result_type(*xs), jnp.floating)
+def has_kinks(name: str, selection: Any, *xs: Any) -> bool:
+    """Whether the result is a real float, the only kind with kinks."""
+    dtype = jnp.result_type(*(x for x in xs if x is not None))
+    if jnp.issubdtype(dtype, jnp.complexfloating) and selection is not None:
+        raise InputError(
+            message(
+                f"{name}(selection={selection!r})",
+                f"the argument has dtype {dtype}.",
+                "Complex numbers have no order, so there are no two branches to select from.",
+                "take the real or the imaginary part first",
+                "leave selection out, to get JAX's function unchanged",
+            )
+        )
+    return jnp.issubdtype(dtype, jnp.floating)
 
 
 def relu(x: Any, *, selection: Any = None) -> jax.Array:
-    """relu."""
+    """Rectified linear unit.
+
+    Formula:
+        relu(x) = max(x, 0)
+
+    Args:
+        x: array.
+        selection: weight in [0, 1] on x at the kink (number or array), ``"above"`` (1), ``"below"``
+            (0) or ``"mean"`` (0.5). A traced weight is clipped.
+
+    Returns:
+        ``jax.nn.relu(x)``.
+
+    Raises:
+        InputError: a selection that does not fit.
+
+    Kinks:
+        u = x. The set at u = 0: [0, 1]. Default 0, as in ``jax.nn.relu``.
+
+    Example:
+        >>> import jax
+        >>> from nsimplicit.primitives import relu
+        >>> float(jax.grad(relu)(0.0)), float(jax.grad(lambda x: relu(x, selection=0.5))(0.0))
+        (0.0, 0.5)
+    """
     weight = selections.weight(selection, 0.0, "relu")
-    return _relu(x, weight) if _is_real(x) else jax.nn.relu(x)
+    return _relu(x, weight, selection is not None) if has_kinks("relu", selection, x) else jax.nn.relu(x)
 
 
-@compiled()
-def _relu(x: Any, weight: Any) -> jax.Array:
-    return bind(x, 0, x, 0, weight, jnp.maximum(lax.stop_gradient(x), 0), name="relu", at_nan="below")
-
-
-def abs(x: Any, /, *, selection: Any = None) -> jax.Array:
-    """abs."""
-    weight = selections.weight(selection, 1.0, "abs")
-    return _abs(x, weight) if _is_real(x) else jnp.abs(x)
-
-
-@compiled()
-def _abs(x: Any, weight: Any) -> jax.Array:
-    x = jnp.asarray(x)
-    return bind(x, 0, x, -x, weight, lax.abs(lax.stop_gradient(x)), name="abs", at_nan="below")
-
-
-def maximum(x: Any, y: Any, /, *, selection: Any = None) -> jax.Array:
-    """maximum."""
-    weight = selections.weight(selection, 0.5, "maximum")
-    return _maximum(x, y, weight, "maximum") if _is_real(x, y) else jnp.maximum(x, y)
-
-
-@compiled("name")
-def _maximum(x: Any, y: Any, weight: Any, name: str) -> jax.Array:
-    value = jnp.maximum(*lax.stop_gradient((x, y)))
-    x, y = (jnp.asarray(z, value.dtype) for z in (x, y))
-    return bind(x, y, x, y, weight, value, name=name, at_nan="zero")
-
-
-def minimum(x: Any, y: Any, /, *, selection: Any = None) -> jax.Array:
-    """minimum."""
-    weight = selections.weight(selection, 0.5, "minimum")
-    return _minimum(x, y, weight, "minimum") if _is_real(x, y) else jnp.minimum(x, y)
-
-
-@compiled("name")
-def _minimum(x: Any, y: Any, weight: Any, name: str) -> jax.Array:
-    value = jnp.minimum(*lax.stop_gradient((x, y)))
-    x, y = (jnp.asarray(z, value.dtype) for z in (x, y))
-    return bind(y, x, x, y, weight, value, name=name, at_nan="zero")
-
-
-def clip(x: Any, /, min: Any = None, max: Any = None, *, selection: Any = None) -> jax.Array:
-    """clip."""
-    lower, upper = selections.pair(selection, 0.5, "clip")
-    if not _is_real(*(z for z in (x, min, max) if z is not None)):
-        return jnp.clip(x, min, max)
-    return _clip(x, min, max, lower, upper)
-
-
-@compiled()
-def _clip(x: Any, min: Any, max: Any, lower: Any, upper: Any) -> jax.Array:
-    x = jnp.asarray(x)
-    if min is not None:
-        x = _lower(x, min, jnp.maximum(*lax.stop_gradient((min, x))), lower, "clip", "zero")
-    if max is not None:
-        x = _upper(x, max, jnp.minimum(*lax.stop_gradient((max, x))), upper, "clip", "zero")
-    return x
-
-
-def _lower(x: Any, bound: Any, value: jax.Array, weight: Any, name: str, at_nan: str) -> jax.Array:
-    """The switch at a lower bound: x above it, the bound below."""
-    x, bound = (jnp.asarray(z, value.dtype) for z in (x, bound))
-    return bind(x, bound, x, bound, weight, value, name=name, at_nan=at_nan)
-
-
-def _upper(x: Any, bound: Any, value: jax.Array, weight: Any, name: str, at_nan: str) -> jax.Array:
-    """The switch at an upper bound, with x as the branch above, so that a weight is on x at both."""
-    x, bound = (jnp.asarray(z, value.dtype) for z in (x, bound))
-    return bind(bound, x, x, bound, weight, value, name=name, at_nan=at_nan)
+@compiled("explicit")
+def _relu(x: Any, weight: Any, explicit: bool) -> jax.Array:
+    value = jnp.maximum(lax.stop_gradient(x), 0)
+    return bind(x, 0, x, 0, weight, value, name="relu", explicit=explicit, at_nan="below")
 
 
 def leaky_relu(x: Any, negative_slope: Any = 1e-2, *, selection: Any = None) -> jax.Array:
-    """leaky_relu."""
+    """Leaky rectified linear unit.
+
+    Formula:
+        leaky_relu(x) = x where x >= 0, negative_slope·x where x < 0
+
+    Args:
+        x: array.
+        negative_slope: array or number, the slope for x < 0; differentiated.
+        selection: weight in [0, 1] on the branch x at the kink, ``"above"`` (1), ``"below"`` (0) or
+            ``"mean"`` (0.5). A traced weight is clipped.
+
+    Returns:
+        ``jax.nn.leaky_relu(x, negative_slope)``.
+
+    Raises:
+        InputError: a selection that does not fit.
+
+    Kinks:
+        u = x. The set at u = 0: [negative_slope, 1]. Default 1, as in ``jax.nn.leaky_relu``.
+
+    Example:
+        >>> import jax
+        >>> from nsimplicit.primitives import leaky_relu
+        >>> round(float(jax.grad(lambda x: leaky_relu(x, selection="below"))(0.0)), 4)
+        0.01
+    """
     weight = selections.weight(selection, 1.0, "leaky_relu")
-    return (
-        _leaky_relu(x, negative_slope, weight) if _is_real(x, negative_slope) else jax.nn.leaky_relu(x, negative_slope)
-    )
+    if not has_kinks("leaky_relu", selection, x, negative_slope):
+        return jax.nn.leaky_relu(x, negative_slope)
+    return _leaky_relu(x, negative_slope, weight, selection is not None)
 
 
-@compiled()
-def _leaky_relu(x: Any, negative_slope: Any, weight: Any) -> jax.Array:
+@compiled("explicit")
+def _leaky_relu(x: Any, negative_slope: Any, weight: Any, explicit: bool) -> jax.Array:
     value = jax.nn.leaky_relu(*lax.stop_gradient((x, negative_slope)))
     x = jnp.asarray(x)
-    return bind(x, 0, x, negative_slope * x, weight, value, name="leaky_relu", at_nan="below")
+    below = negative_slope * x
+    return bind(x, 0, x, below, weight, value, name="leaky_relu", explicit=explicit, at_nan="below")
 
 
-def relu6(x: Any, *, selection: Any = None) -> jax.Array:
-    """relu6."""
-    lower, upper = selections.pair(selection, 0.0, "relu6")
-    return _relu6(x, lower, upper) if _is_real(x) else jax.nn.relu6(x)
+def abs(x: Any, /, *, selection: Any = None) -> jax.Array:
+    """Absolute value.
+
+    Formula:
+        abs(x) = max(x, -x)
+
+    Args:
+        x: array.
+        selection: weight in [0, 1] on the branch x at the kink, ``"above"`` (1), ``"below"`` (0) or
+            ``"mean"`` (0.5, derivative 0). A traced weight is clipped.
+
+    Returns:
+        ``jnp.abs(x)``.
+
+    Raises:
+        InputError: a selection that does not fit, or any selection for a complex x.
+
+    Kinks:
+        u = x. The set at u = 0: [-1, 1]. Default 1, as in ``jnp.abs``: derivative 1.
+
+    Example:
+        >>> import jax
+        >>> from nsimplicit import primitives
+        >>> float(jax.grad(lambda x: primitives.abs(x, selection="mean"))(0.0))
+        0.0
+    """
+    weight = selections.weight(selection, 1.0, "abs")
+    return _abs(x, weight, selection is not None) if has_kinks("abs", selection, x) else jnp.abs(x)
 
 
-@compiled()
-def _relu6(x: Any, lower: Any, upper: Any) -> jax.Array:
-    x = _lower(x, 0, jnp.maximum(lax.stop_gradient(x), 0), lower, "relu6", "below")
-    return _upper(x, 6, jnp.minimum(lax.stop_gradient(x), 6), upper, "relu6", "below")
+@compiled("explicit")
+def _abs(x: Any, weight: Any, explicit: bool) -> jax.Array:
+    x = jnp.asarray(x)
+    value = lax.abs(lax.stop_gradient(x))
+    return bind(x, 0, x, -x, weight, value, name="abs", explicit=explicit, at_nan="below")
 
 
-def hard_tanh(x: Any, *, selection: Any = None) -> jax.Array:
-    """hard_tanh."""
-    lower, upper = selections.pair(selection, 1.0, "hard_tanh")
-    return _hard_tanh(x, lower, upper) if _is_real(x) else jax.nn.hard_tanh(x)
+def maximum(x: Any, y: Any, /, *, selection: Any = None) -> jax.Array:
+    """Elementwise maximum of two arrays.
+
+    Formula:
+        maximum(x, y) = x where x > y, y where x < y
+
+    Args:
+        x: array.
+        y: array; the two broadcast.
+        selection: weight in [0, 1] on x at the kink, ``"above"`` (1: x), ``"below"`` (0: y) or
+            ``"mean"`` (0.5). A traced weight is clipped.
+
+    Returns:
+        ``jnp.maximum(x, y)``.
+
+    Raises:
+        InputError: a selection that does not fit.
+
+    Kinks:
+        u = x - y, compared, never subtracted. The set at u = 0: s·x' + (1-s)·y', 0 ≤ s ≤ 1.
+        Default 0.5, as in ``jnp.maximum``.
+
+    Example:
+        >>> import jax
+        >>> from nsimplicit.primitives import maximum
+        >>> [float(g) for g in jax.grad(lambda x, y: maximum(x, y, selection=0.25), (0, 1))(2.0, 2.0)]
+        [0.25, 0.75]
+    """
+    weight = selections.weight(selection, 0.5, "maximum")
+    if not has_kinks("maximum", selection, x, y):
+        return jnp.maximum(x, y)
+    return _maximum(x, y, weight, selection is not None)
 
 
-@compiled()
-def _hard_tanh(x: Any, lower: Any, upper: Any) -> jax.Array:
-    plain = lax.stop_gradient(jnp.asarray(x))
-    x = _lower(x, -1, jnp.where(plain < -1, -1, plain), lower, "hard_tanh", "above")
-    return _upper(x, 1, jax.nn.hard_tanh(plain), upper, "hard_tanh", "above")
+@compiled("explicit")
+def _maximum(x: Any, y: Any, weight: Any, explicit: bool) -> jax.Array:
+    value = jnp.maximum(*lax.stop_gradient((x, y)))
+    return at_lower(x, y, value, weight, name="maximum", explicit=explicit, at_nan="zero")
 
 
-def soft_threshold(x: Any, threshold: Any, *, selection: Any = None) -> jax.Array:
-    """soft_threshold."""
-    weight = selections.weight(selection, 0.0, "soft_threshold")
-    return _soft_threshold(x, threshold, weight)
+def minimum(x: Any, y: Any, /, *, selection: Any = None) -> jax.Array:
+    """Elementwise minimum of two arrays.
+
+    Formula:
+        minimum(x, y) = x where x < y, y where x > y
+
+    Args:
+        x: array.
+        y: array; the two broadcast.
+        selection: weight in [0, 1] on x at the kink, ``"above"`` (1: x), ``"below"`` (0: y) or
+            ``"mean"`` (0.5). A traced weight is clipped.
+
+    Returns:
+        ``jnp.minimum(x, y)``.
+
+    Raises:
+        InputError: a selection that does not fit.
+
+    Kinks:
+        u = y - x, compared, never subtracted. The set at u = 0: s·x' + (1-s)·y', 0 ≤ s ≤ 1.
+        Default 0.5, as in ``jnp.minimum``.
+
+    Example:
+        >>> import jax
+        >>> from nsimplicit.primitives import minimum
+        >>> [float(g) for g in jax.grad(lambda x, y: minimum(x, y, selection="above"), (0, 1))(2.0, 2.0)]
+        [1.0, 0.0]
+    """
+    weight = selections.weight(selection, 0.5, "minimum")
+    if not has_kinks("minimum", selection, x, y):
+        return jnp.minimum(x, y)
+    return _minimum(x, y, weight, selection is not None)
 
 
-@compiled()
-def _soft_threshold(x: Any, threshold: Any, weight: Any) -> jax.Array:
-    dtype = jnp.result_type(x, threshold, 0.0)
-    x = jnp.asarray(x, dtype)
-    threshold = jnp.asarray(threshold, np.finfo(dtype).dtype)
-    x, threshold = jnp.broadcast_arrays(x, threshold)
-    if jnp.iscomplexobj(x):
-        modulus = lax.abs(lax.select(x != 0, x, lax.full_like(x, 1)))
-        above = x - (threshold / modulus) * x
-        left = lax.abs(x)
-    else:
-        sign = lax.sign(lax.stop_gradient(x))
-        above = x - threshold * sign
-        left = x * sign
-    right = jnp.where(threshold > 0, threshold, -1)
-    nan = jnp.isnan(x) | jnp.isnan(threshold)
-    value = jnp.where(left > right, above, jnp.where(nan, jnp.nan, 0))
-    return bind(left, right, above, 0, weight, value, name="soft_threshold", at_nan="nan")
+@compiled("explicit")
+def _minimum(x: Any, y: Any, weight: Any, explicit: bool) -> jax.Array:
+    value = jnp.minimum(*lax.stop_gradient((x, y)))
+    return at_upper(x, y, value, weight, name="minimum", explicit=explicit, at_nan="zero")
+
+
+def at_lower(x: Any, bound: Any, value: jax.Array, weight: Any, **params: Any) -> jax.Array:
+    """The switch at a lower bound: x above it, the bound below."""
+    x, bound = (jnp.asarray(z, value.dtype) for z in (x, bound))
+    return bind(x, bound, x, bound, weight, value, **params)
+
+
+def at_upper(x: Any, bound: Any, value: jax.Array, weight: Any, **params: Any) -> jax.Array:
+    """The switch at an upper bound, with x as the branch above: a weight is on x at both bounds."""
+    x, bound = (jnp.asarray(z, value.dtype) for z in (x, bound))
+    return bind(bound, x, x, bound, weight, value, **params)

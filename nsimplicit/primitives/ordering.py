@@ -11,7 +11,8 @@ The key only orders: the derivative is the same selection of entries applied to 
     last    later positions come first
     mean    every place of the block is the average of the block
 
-Equal means equal as numbers: -0.0 ties with 0.0; nans come last in ascending order, and tie.
+The other parameters: ``axis``, ``descending``, ``start``, ``stop``; ``name`` and ``explicit`` as in
+``switch_p``. Equal means equal as numbers: -0.0 ties with 0.0; nans come last in ascending order, and tie.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from jax import lax
 from jax._src import core as _core
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from numpy.lib.array_utils import normalize_axis_index
 
 from nsimplicit import selections
 from nsimplicit._errors import InputError, message
 from nsimplicit.primitives.switch import compiled
 
-__all__ = ["ordering", "ordering_p"]
+__all__ = ["ordering"]
 
 EXTREMES = ("max", "min", "max_pool")
 
@@ -37,13 +39,22 @@ ordering_p = Primitive("ordering")
 
 
 def bind(
-    key: Any, payload: Any, value: Any, *, axis: int, tie: str, descending: bool, start: int, stop: int, name: str
+    key: Any,
+    payload: Any,
+    value: Any,
+    *,
+    axis: int,
+    tie: str,
+    descending: bool,
+    start: int,
+    stop: int,
+    name: str,
+    explicit: bool,
 ) -> jax.Array:
     """Bind ``ordering_p``; nothing is broadcast, but varying mesh axes are joined."""
     operands = _core.auto_insert_reshard(key, payload, lax.stop_gradient(value))
-    return ordering_p.bind(
-        *operands, axis=axis % key.ndim, tie=tie, descending=descending, start=start, stop=stop, name=name
-    )
+    params = dict(tie=tie, descending=descending, start=start, stop=stop, name=name, explicit=explicit)
+    return ordering_p.bind(*operands, axis=axis % key.ndim, **params)
 
 
 @ordering_p.def_impl
@@ -69,7 +80,9 @@ def _lower(ctx: Any, key: Any, payload: Any, value: Any, **params: Any) -> list[
 mlir.register_lowering(ordering_p, _lower)
 
 
-def _batch(lane: Any, operands: Any, dims: Any, *, axis: int, **params: Any) -> tuple[Any, int]:
+def _batch(lane: Any, operands: Any, dims: Any, *, axis: int, **params: Any) -> tuple[Any, int | None]:
+    if all(dim is None for dim in dims):  # nothing is mapped: a primal under vmap of a jvp stays unbatched
+        return ordering_p.bind(*operands, axis=axis, **params), None
     operands = [
         batching.bdim_at_front(x, d, lane.size, lane.explicit_mesh_axis) for x, d in zip(operands, dims, strict=True)
     ]
@@ -79,8 +92,8 @@ def _batch(lane: Any, operands: Any, dims: Any, *, axis: int, **params: Any) -> 
 batching.fancy_primitive_batchers[ordering_p] = _batch
 
 
-def _jvp(primals: Any, tangents: Any, **params: Any) -> tuple[Any, Any]:
-    out = ordering_p.bind(*primals, **params)
+def _jvp(primals: Any, tangents: Any, *, explicit: bool, **params: Any) -> tuple[Any, Any]:
+    out = ordering_p.bind(*primals, explicit=explicit, **params)
     payload_dot = tangents[1]
     if type(payload_dot) is ad.Zero:
         return out, ad.Zero.from_primal_value(out)
@@ -174,18 +187,60 @@ def ordering(
     start: int = 0,
     stop: int | None = None,
 ) -> jax.Array:
-    """ordering."""
+    """Order statistics of a payload sorted by a key, linear in the payload.
+
+    Formula:
+        ordering(key, payload) = payload[p][start:stop] for a permutation p that sorts the key
+
+    Args:
+        key: real array; it only orders, and has derivative zero.
+        payload: array; the two broadcast.
+        tie: ``"first"``, ``"last"``, or ``"mean"``: in a block of equal keys, earlier positions
+            first, later positions first, or the average of the block in every place.
+        axis: the axis to sort along.
+        descending: whether the largest key comes first.
+        start: the first place to return, 0 for the smallest key (largest when descending).
+        stop: the place after the last to return; ``None`` for all.
+
+    Returns:
+        Array of the payload's dtype with ``stop - start`` entries along the axis.
+
+    Raises:
+        InputError: a tie that is not one of the three, or a complex key.
+
+    Kinks:
+        u = (difference of any two keys). The set at ties contains one permutation of the payload
+        for each order of each block of equal keys, and their averages. No default.
+
+    Cost:
+        O(n log n), also with ``start`` and ``stop``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nsimplicit.primitives import ordering
+        >>> ordering(jnp.array([2.0, 1.0, 2.0]), jnp.array([10.0, 20.0, 30.0]), tie="mean").tolist()
+        [20.0, 20.0, 20.0]
+    """
     tie = selections.tie(tie, "first", "ordering")
+    if jnp.iscomplexobj(key):
+        raise InputError(
+            message(
+                "ordering(key=...)",
+                f"the key has dtype {jnp.result_type(key)}.",
+                "Complex numbers have no order to sort by.",
+                "pass a real key, such as jnp.abs(key)",
+            )
+        )
     return _ordering(key, payload, tie, axis, descending, start, stop)
 
 
 @compiled("tie", "axis", "descending", "start", "stop")
 def _ordering(key: Any, payload: Any, tie: str, axis: int, descending: bool, start: int, stop: int | None) -> jax.Array:
     key, payload = jnp.broadcast_arrays(key, payload)
-    axis = axis % key.ndim
+    axis = normalize_axis_index(axis, key.ndim)
     start, stop, _ = slice(start, stop).indices(key.shape[axis])
     params = dict(axis=axis, tie=tie, descending=descending, start=start, stop=stop, name="ordering")
     value = arrange(*lax.stop_gradient((key, payload)), **params)
     if not jnp.issubdtype(payload.dtype, jnp.inexact):
         return value
-    return bind(key, payload, value, **params)
+    return bind(key, payload, value, explicit=True, **params)

@@ -22,8 +22,10 @@ The rule is built from selects, hence linear in the tangents, transposable, and 
 Folding the pure selections into the branches is not only cheaper: ``0·above'`` would be nan where
 ``above'`` is infinite, as for ``switch(x, sqrt(x), 0)`` at 0.
 
-``at_nan`` is the rule the wrapped operation has in JAX: ``"above"``, ``"below"``, ``"zero"``, or
-``"nan"``. A nan is neither kink nor branch, so the generic ``switch`` propagates it.
+Three static parameters: ``name`` is the operation, for reports and mappings. ``at_nan`` is the rule
+the operation has in JAX: ``"above"``, ``"below"``, ``"zero"``, or ``"nan"`` (a nan is neither kink
+nor branch, so the generic ``switch`` propagates it). ``explicit`` tells a weight the user asked for
+from a default, which a surrounding program may replace.
 """
 
 from __future__ import annotations
@@ -43,11 +45,10 @@ from jax.interpreters import ad, batching, mlir
 from nsimplicit import selections
 from nsimplicit._errors import InputError, message
 
-__all__ = ["switch", "switch_p"]
-
-AT_NAN = ("above", "below", "zero", "nan")
+__all__ = ["switch"]
 
 switch_p = Primitive("switch")
+_WEIGHT = 4
 
 
 def compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -69,22 +70,24 @@ def compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     return wrap
 
 
-def bind(left: Any, right: Any, above: Any, below: Any, weight: Any, value: Any, *, name: str, at_nan: str) -> Any:
+def bind(*operands: Any, name: str, explicit: bool, at_nan: str = "nan") -> jax.Array:
     """Bind ``switch_p``, giving every operand the shape, sharding and varying axes of ``value``.
 
     Operands are cast as well: ``above`` and ``below`` to the dtype of ``value``, ``weight`` to its
     real dtype, ``right`` to the dtype of ``left``. A scalar weight stays one.
     """
-    assert at_nan in AT_NAN
+    left, right, above, below, weight, value = operands
     value = lax.stop_gradient(jnp.asarray(value))
     left = jnp.asarray(left)
+    right = _cast(right, left.dtype)
     above, below = (_cast(x, value.dtype) for x in (above, below))
-    left, right, above, below = (_spread(x, value) for x in (left, _cast(right, left.dtype), above, below))
-    real = np.finfo(value.dtype).dtype if jnp.iscomplexobj(value) else value.dtype
-    weight = _cast(weight, real)
-    weight = weight if np.ndim(weight) == 0 else _spread(weight, value)
+    left, right, above, below = (_spread(x, value) for x in (left, right, above, below))
+    weight = _cast(weight, jnp.finfo(value.dtype).dtype)
+    if np.ndim(weight):
+        selections.fits(weight, value.shape, name)
+        weight = _spread(weight, value)
     operands = _core.auto_insert_reshard(left, right, above, below, weight, value)
-    return switch_p.bind(*operands, name=name, at_nan=at_nan)
+    return switch_p.bind(*operands, name=name, explicit=explicit, at_nan=at_nan)
 
 
 def _cast(x: Any, dtype: Any) -> Any:
@@ -104,53 +107,55 @@ def _spread(x: Any, like: jax.Array) -> jax.Array:
 
 
 @switch_p.def_impl
-def _impl(*operands: Any, name: str, at_nan: str) -> Any:
-    del name, at_nan
+def _impl(*operands: Any, **params: Any) -> Any:
+    del params
     return operands[-1]
 
 
 @switch_p.def_abstract_eval
-def _abstract_eval(left: Any, right: Any, above: Any, below: Any, weight: Any, value: Any, *, name: str, at_nan: str):
-    del at_nan
+def _abstract_eval(left: Any, right: Any, above: Any, below: Any, weight: Any, value: Any, **params: Any) -> Any:
     _core.standard_vma_rule("switch", left, right, above, below, weight, value)
-    shapes = [x.shape for x in (left, right, above, below, value)]
-    assert len(set(shapes)) == 1 and weight.shape in ((), value.shape), (name, shapes, weight.shape)
-    assert above.dtype == below.dtype == value.dtype and left.dtype == right.dtype
+    shapes = {x.shape for x in (left, right, above, below, value)}
+    assert shapes == {value.shape} and weight.shape in ((), value.shape), (params, shapes, weight.shape)
+    assert left.dtype == right.dtype and above.dtype == below.dtype == value.dtype, params
+    assert params["at_nan"] in ("above", "below", "zero", "nan"), params
     return value
 
 
-def _lower(ctx: Any, *operands: Any, name: str, at_nan: str):
-    del ctx, name, at_nan
+def _lower(ctx: Any, *operands: Any, **params: Any) -> list[Any]:
+    del ctx, params
     return [operands[-1]]
 
 
 mlir.register_lowering(switch_p, _lower)
 
 
-def _batch(axis: Any, operands: Any, dims: Any, *, name: str, at_nan: str):
-    front = [
-        x
-        if d is None and np.ndim(x) == 0 and i == 4
-        else batching.bdim_at_front(x, d, axis.size, axis.explicit_mesh_axis)
-        for i, (x, d) in enumerate(zip(operands, dims, strict=True))
-    ]
-    left, right, above, below, weight, value = front
-    if 0 < np.ndim(weight) < np.ndim(value):  # one scalar weight per lane
-        weight = _spread(lax.expand_dims(weight, range(1, np.ndim(value))), value)
-    operands = _core.auto_insert_reshard(left, right, above, below, weight, value)
-    return switch_p.bind(*operands, name=name, at_nan=at_nan), 0
+def _batch(lane: Any, operands: Any, dims: Any, **params: Any) -> tuple[Any, int | None]:
+    if all(dim is None for dim in dims):  # nothing is mapped: a primal under vmap of a jvp stays unbatched
+        return switch_p.bind(*operands, **params), None
+
+    def front(i: int, x: Any, dim: int | None) -> Any:
+        if i == _WEIGHT and dim is None and np.ndim(x) == 0:
+            return x
+        return batching.bdim_at_front(x, dim, lane.size, lane.explicit_mesh_axis)
+
+    operands = [front(i, x, dim) for i, (x, dim) in enumerate(zip(operands, dims, strict=True))]
+    weight, value = operands[_WEIGHT:]
+    if 0 < np.ndim(weight) < np.ndim(value):  # a scalar for each lane
+        operands[_WEIGHT] = _spread(lax.expand_dims(weight, range(1, np.ndim(value))), value)
+    return switch_p.bind(*_core.auto_insert_reshard(*operands), **params), 0
 
 
 batching.fancy_primitive_batchers[switch_p] = _batch
 
 
-def _jvp(primals: Any, tangents: Any, *, name: str, at_nan: str):
-    out = switch_p.bind(*primals, name=name, at_nan=at_nan)
+def _jvp(primals: Any, tangents: Any, *, at_nan: str, **params: Any) -> tuple[Any, Any]:
+    out = switch_p.bind(*primals, at_nan=at_nan, **params)
     left, right, _, _, weight, _ = primals
     above, below = tangents[2:4]
     if type(above) is ad.Zero and type(below) is ad.Zero:
         return out, ad.Zero.from_primal_value(out)
-    known = _known(weight)
+    known = None if np.ndim(weight) or isinstance(weight, jax.core.Tracer) else float(weight)
     is_above, is_below = _branches(left, right, weight, known, at_nan)
     zero = lax.full_like(below if type(above) is ad.Zero else above, 0)
     rest = zero
@@ -163,105 +168,96 @@ def _jvp(primals: Any, tangents: Any, *, name: str, at_nan: str):
             off = jnp.where(branch, 0, 0 if at_nan == "zero" else np.nan).astype(weight.dtype)
             shares = [jnp.where(kink, share, off) for share in shares]
         for share, tangent in zip(shares, (above, below), strict=True):
-            rest = rest if type(tangent) is ad.Zero else (share * tangent if rest is zero else rest + share * tangent)
+            if type(tangent) is not ad.Zero:
+                rest = share * tangent if rest is zero else rest + share * tangent
     above, below = (zero if type(tangent) is ad.Zero else tangent for tangent in (above, below))
     return out, lax.select(is_above, above, lax.select(is_below, below, rest))
 
 
-def _known(weight: Any) -> float | None:
-    """The weight where it is one number known now; then the rule costs what JAX's own rules cost."""
-    known = np.ndim(weight) == 0 and not isinstance(weight, jax.core.Tracer)
-    return float(weight) if known else None
+ad.primitive_jvps[switch_p] = _jvp
 
 
 def _branches(left: Any, right: Any, weight: Any, known: float | None, at_nan: str) -> tuple[Any, Any]:
-    """Where the tangent is that of ``above``, and where it is that of ``below``, and nothing else."""
+    """Where the tangent is that of ``above`` alone, and where it is that of ``below`` alone.
+
+    A weight known to be 0 or 1 moves the kink into a comparison, and the rule becomes the one JAX
+    writes by hand: the derivative of relu is ``select(x > 0, x', 0)``.
+    """
     if known is None:
         kink = lax.eq(left, right)
         is_above = lax.gt(left, right) | (kink & (weight == 1))
         is_below = lax.lt(left, right) | (kink & (weight == 0))
-        other = ~(is_above | is_below | kink)
-        is_above, is_below = (
-            (is_above | other if at_nan == "above" else is_above),
-            (is_below | other if at_nan == "below" else is_below),
-        )
-        return is_above, is_below
-    is_above = (lax.ge if known == 1 else lax.gt)(left, right)
-    is_below = (lax.le if known == 0 else lax.lt)(left, right)
-    if at_nan == "above":
-        is_above = ~(lax.le if known < 1 else lax.lt)(left, right)
-    if at_nan == "below":
-        is_below = ~(lax.ge if known > 0 else lax.gt)(left, right)
-    return is_above, is_below
-
-
-ad.primitive_jvps[switch_p] = _jvp
+        nan = ~(lax.le(left, right) | lax.gt(left, right))
+        return is_above | nan if at_nan == "above" else is_above, is_below | nan if at_nan == "below" else is_below
+    above, not_above = (lax.ge, lax.lt) if known == 1 else (lax.gt, lax.le)
+    below, not_below = (lax.le, lax.gt) if known == 0 else (lax.lt, lax.ge)
+    return (
+        ~not_above(left, right) if at_nan == "above" else above(left, right),
+        ~not_below(left, right) if at_nan == "below" else below(left, right),
+    )
 
 
 def switch(u: Any, above: Any, below: Any, *, selection: Any = None, value: Any = None) -> jax.Array:
     """Two smooth branches that agree where u = 0.
 
     Formula:
-        switch(u, above, below) = above where u > 0, below where u < 0, nan where u is nan; where
-        u = 0 the value is below (equal to above), and the derivative is s·above' + (1-s)·below'.
+        switch(u, above, below) = above where u > 0, below where u <= 0, nan where u is nan; where
+        u = 0 the two are equal, and the derivative is s·above' + (1-s)·below'.
 
     Args:
         u: real array; its sign picks the branch.
         above: array, the branch where u > 0.
         below: array, the branch where u < 0. All three broadcast; the result has the promoted dtype
             of the branches. Both branches should be finite everywhere, also where they are not used.
-        selection: weight s in [0, 1] on ``above`` at the kink, a number or an array; or ``"above"``
-            (1), ``"below"`` (0), ``"mean"`` (0.5). ``None`` is 0, which is what JAX makes of
-            ``where(u > 0, above, below)``. A traced weight is clipped to [0, 1].
-        value: the result, if you have it already; not differentiated.
+        selection: the weight s in [0, 1] on ``above`` at the kink, a number or an array; or
+            ``"above"`` (1), ``"below"`` (0), ``"mean"`` (0.5). A traced weight is clipped to [0, 1].
+        value: the result, if you have it already; it is not differentiated.
 
     Returns:
         An array of the common shape. Integer branches have no derivative: a plain ``where``.
 
     Raises:
-        InputError: a branch that is a function or a list, a complex u, an unfit selection.
+        InputError: a branch that is a function or a list, a complex u, a selection that does not fit.
 
     Kinks:
-        Where u = 0. The set: {s·above' + (1-s)·below', 0 ≤ s ≤ 1}. Default s = 0.
+        Where u = 0. The set: {s·above' + (1-s)·below', 0 ≤ s ≤ 1}. Default s = 0, the derivative
+        JAX gives to ``where(u > 0, above, below)``.
 
     Example:
-        >>> import jax, nsimplicit as nsi
-        >>> positive_part = lambda x: nsi.switch(x, x, 0.0, selection=0.25)
+        >>> import jax
+        >>> from nsimplicit.primitives import switch
+        >>> positive_part = lambda x: switch(x, x, 0.0, selection=0.25)
         >>> float(jax.grad(positive_part)(0.0))
         0.25
     """
-    for branch, what in ((above, "above"), (below, "below")):
+    for what, branch in (("above", above), ("below", below)):
         if callable(branch) or isinstance(branch, list | tuple):
             raise InputError(
                 message(
                     "switch(u, above, below)",
                     f"`{what}` is a {type(branch).__name__}, not an array.",
-                    "This switch takes the values of its two branches. Did you mean jax.lax.switch?",
+                    "This switch takes the values of its two branches: did you mean jax.lax.switch?",
                     "jax.lax.switch(index, branches, *operands), to run one of several functions",
-                    "nsi.switch(u, above(x), below(x)), for a kink where u = 0",
+                    "switch(u, above(x), below(x)), for a kink where u = 0",
                 )
             )
-    weight = selections.weight(selection, 0.0, "switch")
     if jnp.iscomplexobj(u):
-        raise InputError(
-            message(
-                "switch(u, above, below)",
-                f"u has dtype {jnp.result_type(u)}.",
-                "The branch is picked by the sign of u, and complex numbers have none.",
-                "pass a real u, such as jnp.real(u)",
-            )
-        )
-    return _switch(u, above, below, weight, value)
+        found = f"u has dtype {jnp.result_type(u)}."
+        meaning = "The branch is picked by the sign of u, and complex numbers have none."
+        raise InputError(message("switch(u, above, below)", found, meaning, "pass a real u, such as jnp.real(u)"))
+    weight = selections.weight(selection, 0.0, "switch")
+    return _switch(u, above, below, weight, value, selection is not None)
 
 
-@compiled()
-def _switch(u: Any, above: Any, below: Any, weight: Any, value: Any) -> jax.Array:
+@compiled("explicit")
+def _switch(u: Any, above: Any, below: Any, weight: Any, value: Any, explicit: bool) -> jax.Array:
     u = jnp.asarray(u)
     if value is None:
-        constants = lax.stop_gradient((u, above, below))
-        value = jnp.where(constants[0] > 0, constants[1], constants[2])
-        if not jnp.issubdtype(value.dtype, jnp.inexact):
-            return value
-        if jnp.issubdtype(u.dtype, jnp.inexact):
-            value = jnp.where(jnp.isnan(constants[0]), jnp.nan, value)
-    return bind(u, 0, above, below, weight, value, name="switch", at_nan="nan")
+        sign, *branches = lax.stop_gradient((u, above, below))
+        value = jnp.where(sign > 0, *branches)
+        if jnp.issubdtype(u.dtype, jnp.inexact) and jnp.issubdtype(value.dtype, jnp.inexact):
+            value = jnp.where(jnp.isnan(sign), jnp.nan, value)
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.inexact):
+        return value
+    return bind(u, 0, above, below, weight, value, name="switch", explicit=explicit)
