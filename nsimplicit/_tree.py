@@ -9,6 +9,8 @@ every reduction ends in a ``psum``; a local norm steering a loop around a collec
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -44,29 +46,45 @@ def static(default: Any = dataclasses.MISSING, *, kw_only: bool = True) -> Any:
 
 def is_float(x: Any) -> bool:
     """Whether a leaf can carry a derivative (real or complex floating point)."""
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    if isinstance(x, bool | int | float | complex):
+        return isinstance(x, float | complex)
+    dtype = getattr(x, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
 
 
-def partition(tree: Tree) -> tuple[list[jax.Array], Any]:
-    """Split a tree into its differentiable leaves and a function that puts them back.
+def partition(tree: Tree) -> tuple[Tree, Callable[[Tree], Tree]]:
+    """The vector of a tree's differentiable leaves, and a function that puts them back.
 
-    Integer, boolean and key leaves stay inside the function, as they were.
+    Where every leaf is real floating point the vector is the tree itself. Otherwise it is a list:
+    integer, boolean and key leaves stay inside the function, as they were, and a complex leaf
+    becomes a real one with a last axis (real, imaginary): the equations of a solver need not be
+    holomorphic, so over the reals is where they are linearised.
     """
     leaves, treedef = jax.tree.flatten(tree)
     floats = [is_float(x) for x in leaves]
+    if all(f and not jnp.iscomplexobj(x) for f, x in zip(floats, leaves, strict=True)):
+        return jax.tree.map(jnp.asarray, tree), lambda vector: vector
 
-    def combine(new: list[jax.Array]) -> Tree:
-        new = iter(new)
-        return treedef.unflatten([next(new) if f else x for f, x in zip(floats, leaves, strict=True)])
+    def combine(vector: Tree) -> Tree:
+        new = iter(vector)
+        return treedef.unflatten([_restore(next(new), x) if f else x for f, x in zip(floats, leaves, strict=True)])
 
-    return [jnp.asarray(x) for f, x in zip(floats, leaves, strict=True) if f], combine
+    return [_realify(jnp.asarray(x)) for f, x in zip(floats, leaves, strict=True) if f], combine
+
+
+def _realify(x: jax.Array) -> jax.Array:
+    return jnp.stack([x.real, x.imag], -1) if jnp.iscomplexobj(x) else x
+
+
+def _restore(new: jax.Array, like: Any) -> jax.Array:
+    return lax.complex(new[..., 0], new[..., 1]) if jnp.iscomplexobj(like) else new
 
 
 def promote(tree: Tree) -> Tree:
     """The same tree with 16-bit floating leaves in float32; everything else as it was."""
 
     def up(x: Any) -> Any:
-        small = is_float(x) and jnp.finfo(jnp.result_type(x)).bits < 32
+        small = hasattr(x, "dtype") and is_float(x) and jnp.finfo(x.dtype).bits < 32
         return jnp.asarray(x).astype(jnp.float32) if small else x
 
     return jax.tree.map(up, tree)
@@ -105,11 +123,6 @@ def blank(x: jax.Array) -> jax.Array:
 def blank_like(tree: Tree) -> Tree:
     """Leafwise :func:`blank`."""
     return jax.tree.map(blank, tree)
-
-
-def varying(x: Any) -> frozenset[str]:
-    """The mesh axes over which an array differs between devices inside ``shard_map``."""
-    return frozenset(getattr(jax.typeof(x), "vma", ()) or ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +173,22 @@ class Space:
         shape = [1] * x.ndim
         shape[self.batch_axis % x.ndim] = lane.shape[0]
         return lane.reshape(shape)
+
+    def ravel(self, a: Tree) -> tuple[jax.Array, Callable[[jax.Array], Tree]]:
+        """One array ``(n,)`` or ``(lanes, n)`` from a vector, and the way back."""
+        leaves, treedef = jax.tree.flatten(a)
+        axis = self.batch_axis
+        lead = [] if axis is None else [jnp.shape(leaves[0])[axis]]
+        fronted = [x if axis is None else jnp.moveaxis(x, axis, 0) for x in leaves]
+        flat = [x.reshape([*lead, -1]) for x in fronted]
+        ends = list(itertools.accumulate(f.shape[-1] for f in flat))
+
+        def unravel(v: jax.Array) -> Tree:
+            parts = [v[..., e - f.shape[-1] : e] for e, f in zip(ends, flat, strict=True)]
+            shaped = [p.reshape(x.shape).astype(x.dtype) for p, x in zip(parts, fronted, strict=True)]
+            return treedef.unflatten([x if axis is None else jnp.moveaxis(x, 0, axis) for x in shaped])
+
+        return jnp.concatenate(flat, axis=-1), unravel
 
     def check(self, state: Tree, where: str) -> None:
         """Raise unless every leaf of ``state`` has the batch axis, with one common size."""

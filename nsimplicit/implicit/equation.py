@@ -1,0 +1,140 @@
+"""What a solution satisfies, written so that the implicit rule can differentiate it.
+
+An :class:`Equation` is a chain of maps on the state and a rule for closing it. The chain is kept
+apart because its factors are what structured linear solvers need: for a proximal gradient step the
+Jacobian is D(I - step·H), and D and I - step·H are the Jacobians of the two maps.
+
+Every equation is linearised as M dz = b with one sign convention:
+
+    root         F(z) = 0                 M = F'            b = -F_theta dtheta
+    fixed point  T(z) = z                 M = I - T'        b =  T_theta dtheta
+    prox step    prox(forward(z)) = z     M = I - D S       b as for a fixed point
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from nsimplicit._tree import Space, negative, subtract
+from nsimplicit.linear_solvers.operator import General, Operator, Product, ProxGradient, Structure
+
+Map = Callable[[Any], Any]
+
+
+class Equation(abc.ABC):
+    """An equation for a state z: ``maps`` applied left to right, then closed by ``residual``."""
+
+    maps: tuple[Map, ...]
+    is_root: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def image(self, z: Any, end: Any) -> Any:
+        """The plain iterate after z: T(z); z itself where the equation has no map."""
+
+    @abc.abstractmethod
+    def residual(self, z: Any, end: Any) -> Any:
+        """The residual, from z and the end of the chain at z."""
+
+    @abc.abstractmethod
+    def operator(self, products: tuple[Product, ...], space: Space) -> Operator:
+        """M, from the products with the Jacobians of the maps."""
+
+    @abc.abstractmethod
+    def right_hand_side(self, tangent: Any) -> Any:
+        """b, from the tangent of the end of the chain in the parameters."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Root(Equation):
+    """F(z) = 0."""
+
+    maps: tuple[Map, ...]
+    structure: Structure = General()
+    is_root: ClassVar[bool] = True
+
+    def image(self, z: Any, end: Any) -> Any:
+        """z: F gives no next iterate."""
+        return z
+
+    def residual(self, z: Any, end: Any) -> Any:
+        """F(z)."""
+        return end
+
+    def operator(self, products: tuple[Product, ...], space: Space) -> Operator:
+        """M = F'."""
+        return Operator(products[0], self.structure, space)
+
+    def right_hand_side(self, tangent: Any) -> Any:
+        """-F_theta dtheta."""
+        return negative(tangent)
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedPoint(Equation):
+    """T(z) = z."""
+
+    maps: tuple[Map, ...]
+
+    def image(self, z: Any, end: Any) -> Any:
+        """T(z)."""
+        return end
+
+    def residual(self, z: Any, end: Any) -> Any:
+        """T(z) - z."""
+        return subtract(end, z)
+
+    def operator(self, products: tuple[Product, ...], space: Space) -> Operator:
+        """M = I - T'."""
+        return Operator(lambda v: subtract(v, _chain(products, v)), General(), space)
+
+    def right_hand_side(self, tangent: Any) -> Any:
+        """T_theta dtheta."""
+        return tangent
+
+
+@dataclasses.dataclass(frozen=True)
+class ProxStep(Equation):
+    """prox(z - step·grad f(z)) = z, kept as its two maps ``(forward, prox)``."""
+
+    maps: tuple[Map, ...]
+
+    def image(self, z: Any, end: Any) -> Any:
+        """T(z)."""
+        return end
+
+    def residual(self, z: Any, end: Any) -> Any:
+        """T(z) - z."""
+        return subtract(end, z)
+
+    def operator(self, products: tuple[Product, ...], space: Space) -> Operator:
+        """M = I - D S with D the Jacobian of the prox and S = I - step·H."""
+        forward, prox = products
+        return Operator(lambda v: subtract(v, prox(forward(v))), ProxGradient(prox, forward), space)
+
+    def right_hand_side(self, tangent: Any) -> Any:
+        """T_theta dtheta."""
+        return tangent
+
+
+def _chain(products: tuple[Product, ...], v: Any) -> Any:
+    for product in products:
+        v = product(v)
+    return v
+
+
+def equation_of(fixed_point_map: Map) -> Map:
+    """The optimality function of a fixed-point map: z, theta -> T(z, theta) - z.
+
+    Example:
+        >>> import nsimplicit as nsi
+        >>> nsi.equation_of(lambda z, t: z / 2 + t)(4.0, 1.0)
+        -1.0
+    """
+
+    def residual(z: Any, *args: Any, **kwargs: Any) -> Any:
+        return subtract(fixed_point_map(z, *args, **kwargs), z)
+
+    return residual

@@ -1,0 +1,256 @@
+"""Krylov methods on pytrees: conjugate gradients, GMRES, and LSQR for least squares.
+
+Written here because the tangent solve must work per lane, under ``shard_map`` with replica checks,
+in every export, and must say whether it converged. Lanes that are done are frozen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nsimplicit._tree import Space, add, blank_like, subtract
+from nsimplicit.linear_solvers.operator import (
+    LinearSolution,
+    LinearSolver,
+    Operator,
+    Product,
+    Symmetric,
+    Vector,
+    default_tolerance,
+    quotient,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CG(LinearSolver):
+    """Conjugate gradients, for symmetric definite matrices (either sign).
+
+    On any other matrix the recurrence loses its meaning; the guard sees the residual.
+
+    Args:
+        rtol: stop when the residual is below ``rtol`` times the right-hand side; default eps^(3/4).
+        max_steps: at most this many products.
+    """
+
+    rtol: float | None = None
+    max_steps: int = 2000
+    structures: ClassVar[tuple[type, ...]] = (Symmetric,)
+
+    def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
+        """x with M x = b."""
+        space = operator.space
+        x = guess if guess is not None else blank_like(b)
+        r = subtract(b, operator.matvec(x)) if guess is not None else b
+        square = space.dot(r, r)
+        target = (default_tolerance(b, self.rtol) * space.norm(b)) ** 2
+        zero = square * 0
+        carry = (x, r, r, square, zero.astype(int), zero + jnp.inf, zero)
+
+        def active(c):
+            return (c[3] > target) & (c[4] < self.max_steps)
+
+        def body(c):
+            x, r, p, square, steps, low, high = c
+            on = active(c)
+            m = operator.matvec(p)
+            curvature = space.dot(p, m)
+            a = jnp.where(on, quotient(square, curvature), 0)
+            x, r = space.axpy(a, p, x), space.axpy(-a, m, r)
+            new = jnp.where(on, space.dot(r, r), square)
+            p = space.where(on, space.axpy(quotient(new, square), p, r), p)
+            rayleigh = jnp.where(on, jnp.abs(quotient(curvature, space.dot(p, p))), 0)
+            inverse = jnp.where(on & (a != 0), jnp.abs(1 / jnp.where(a == 0, 1, a)), jnp.inf)
+            low = jnp.minimum(low, inverse)
+            high = jnp.maximum(high, jnp.where(jnp.isinf(inverse), rayleigh, inverse))
+            return x, r, p, new, steps + on, low, high
+
+        x, _, _, _, steps, low, high = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
+        return LinearSolution(x, steps, high, jnp.where(steps > 0, jnp.maximum(1.0, quotient(high, low)), 1.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class GMRES(LinearSolver):
+    """Restarted GMRES with twice-applied classical Gram-Schmidt, for any matrix.
+
+    Args:
+        restart: basis vectors kept; memory is ``restart`` states.
+        rtol: stop when the residual is below ``rtol`` times the right-hand side; default eps^(3/4).
+        max_steps: at most this many products, over all cycles.
+    """
+
+    restart: int = 100
+    rtol: float | None = None
+    max_steps: int = 2000
+
+    def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
+        """x with M x = b."""
+        space = operator.space
+        x = guess if guess is not None else blank_like(b)
+        r = subtract(b, operator.matvec(x)) if guess is not None else b
+        target = default_tolerance(b, self.rtol) * space.norm(b)
+        beta = space.norm(r)
+        length = min(self.restart, max(1, sum(leaf.size for leaf in jax.tree.leaves(b))))
+        if space.axis_name:  # the local size is not the vector's
+            length = self.restart
+        cycles = -(-self.max_steps // length)
+        carry = (x, r, beta, beta * jnp.inf, 0, (beta * 0).astype(int), beta * 0, beta * 0 + 1)
+
+        def active(c):
+            # a cycle that gained less than a tenth has stalled, or reached what rounding allows
+            return (c[2] > target) & (c[4] < cycles) & (c[2] < 0.9 * c[3])
+
+        def body(c):
+            x, r, beta, last, count, steps, norm, condition = c
+            on = active(c)
+            dx, inner, high, low = _arnoldi(operator.matvec, space, r, beta, jnp.where(on, target, jnp.inf), length)
+            x = space.where(on, add(x, dx), x)
+            r = space.where(on, subtract(b, operator.matvec(x)), r)
+            condition = jnp.where(on, jnp.maximum(condition, jnp.where(low > 0, high / low, jnp.inf)), condition)
+            return (
+                x,
+                r,
+                jnp.where(on, space.norm(r), beta),
+                jnp.where(on, beta, last),
+                count + 1,
+                steps + jnp.where(on, inner + 1, 0),
+                jnp.maximum(norm, jnp.where(on, high, 0)),
+                condition,
+            )
+
+        carry = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
+        return LinearSolution(carry[0], carry[5], carry[6], carry[7])
+
+
+def _arnoldi(matvec: Product, space: Space, r: Vector, beta, target, length: int):
+    """One GMRES cycle from residual ``r`` of norm ``beta``: correction, steps, extreme pivots.
+
+    The Hessenberg matrix is reduced by Givens rotations as it grows, so the residual norm is known
+    at every step. A lane that reached its target gets unit columns with zero right-hand side:
+    its coefficients stay as they are. A breakdown (a new vector that vanishes) ends its lane with
+    the exact answer.
+    """
+    lanes = jnp.shape(beta)
+    dtype = beta.dtype
+    basis = jax.tree.map(lambda x: jnp.zeros((length + 1, *x.shape), x.dtype) + blank_like(x), r)
+    basis = _put(basis, 0, space.scale(quotient(jnp.ones_like(beta), beta), r))
+    like = (beta * 0)[None]
+    triangle = jnp.zeros((length, length, *lanes), dtype) + like  # row, column, lane
+    rotations = jnp.zeros((length, 2, *lanes), dtype) + like
+    g = _put(jnp.zeros((length + 1, *lanes), dtype) + like, 0, beta)
+
+    def on(k, g):
+        return (jnp.abs(g[k]) > target) & (k < length)
+
+    def body(c):
+        k, basis, triangle, rotations, g, steps = c
+        live = on(k, g)
+        w = matvec(_take(basis, k))
+        h = jnp.zeros((length + 1, *lanes), dtype)
+        for _ in range(2):
+            d = jax.vmap(lambda v, w=w: space.dot(v, w))(basis)
+            w = subtract(w, _combine(space, d, basis))
+            h = h + d
+        fresh = space.norm(w)
+        h = h.at[k + 1].add(fresh)
+
+        def rotate(i, h):
+            c, s = rotations[i, 0], rotations[i, 1]
+            top, low = h[i], h[i + 1]
+            return h.at[i].set(c * top + s * low).at[i + 1].set(c * low - s * top)
+
+        h = lax.fori_loop(0, k, rotate, h)
+        radius = jnp.hypot(h[k], h[k + 1])
+        cos = jnp.where(radius == 0, 1.0, quotient(h[k], radius))
+        sin = quotient(h[k + 1], radius)
+        column = h.at[k].set(radius).at[k + 1].set(0.0)[:length]
+        unit = jnp.zeros_like(column).at[k].set(1.0)
+        triangle = triangle.at[:, k].set(jnp.where(live, column, unit))
+        rotations = rotations.at[k].set(jnp.where(live, jnp.stack([cos, sin]), jnp.stack([cos * 0 + 1, sin * 0])))
+        new = jnp.where(live, -sin * g[k], 0.0)
+        g = g.at[k].set(jnp.where(live, cos * g[k], 0.0)).at[k + 1].set(new)
+        basis = _put(basis, k + 1, space.scale(jnp.where(live, quotient(jnp.ones_like(fresh), fresh), 0.0), w))
+        return k + 1, basis, triangle, rotations, g, steps + live
+
+    carry = (0, basis, triangle, rotations, g, (beta * 0).astype(int))
+    k, basis, triangle, _, g, steps = lax.while_loop(lambda c: jnp.any(on(c[0], c[4])), body, carry)
+    pivots = jnp.diagonal(triangle, axis1=0, axis2=1)  # lanes, length
+    used = jnp.arange(length) < steps[..., None]
+    high = jnp.where(used, jnp.abs(pivots), 0.0).max(-1)
+    low = jnp.where(used, jnp.abs(pivots), jnp.inf).min(-1)
+
+    def back(i, y):
+        row = k - 1 - i
+        rest = g[row] - jnp.sum(triangle[row] * y, 0)
+        return y.at[row].set(quotient(rest, triangle[row, row]))
+
+    y = lax.fori_loop(0, k, back, jnp.zeros((length, *lanes), dtype) + like)
+    dx = _combine(space, y, jax.tree.map(lambda x: x[:-1], basis))
+    return dx, steps, high, low
+
+
+def _take(stack: Vector, k) -> Vector:
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, k, 0, keepdims=False), stack)
+
+
+def _put(stack: Vector, k, v: Vector) -> Vector:
+    return jax.tree.map(lambda x, y: x.at[k].set(y.astype(x.dtype)), stack, v)
+
+
+def _combine(space: Space, coefficients, stack: Vector) -> Vector:
+    scaled = jax.vmap(space.scale)(coefficients, stack)
+    return jax.tree.map(lambda x: x.sum(0), scaled)
+
+
+def lsqr(matvec: Product, rmatvec: Product, space: Space, b: Vector, *, max_steps: int = 500) -> Vector:
+    """The minimum-norm least-squares solution, by Golub-Kahan bidiagonalisation.
+
+    Works on M and its transpose, never on their product, so the condition number is not squared.
+    Stops when ‖Mᵀr‖ <= eps^(3/4)·‖M‖‖r‖, when ‖r‖ <= eps^(3/4)·‖b‖, or after ``max_steps``.
+
+    References: C. Paige, M. Saunders, LSQR, ACM TOMS 8 (1982), algorithm LSQR.
+    """
+    tol = default_tolerance(b, None)
+
+    def unit(v: Vector):
+        size = space.norm(v)
+        return size, space.scale(quotient(jnp.ones_like(size), size), v)
+
+    beta, u = unit(b)
+    alpha, v = unit(rmatvec(u))
+    start = beta
+    carry = (blank_like(b), u, v, v, alpha, beta, alpha, alpha**2, (beta * 0).astype(int))
+
+    def active(c):
+        _, _, _, _, alpha, phi, rho, frobenius, steps = c
+        gradient = phi * alpha * quotient(jnp.abs(rho), jnp.sqrt(frobenius) + jnp.abs(rho) * 0)
+        return (phi > tol * start) & (gradient > tol * jnp.sqrt(frobenius) * phi) & (steps < max_steps)
+
+    def body(c):
+        x, u, v, w, alpha, phi, rho_bar, frobenius, steps = c
+        on = active(c)
+        beta, u_new = unit(space.axpy(-alpha, u, matvec(v)))
+        alpha_new, v_new = unit(space.axpy(-beta, v, rmatvec(u_new)))
+        rho = jnp.hypot(rho_bar, beta)
+        cos, sin = quotient(rho_bar, rho), quotient(beta, rho)
+        x_new = space.axpy(quotient(cos * phi, rho), w, x)
+        w_new = space.axpy(-quotient(sin * alpha_new, rho), w, v_new)
+        new = (
+            x_new,
+            u_new,
+            v_new,
+            w_new,
+            alpha_new,
+            sin * phi,
+            -cos * alpha_new,
+            frobenius + alpha_new**2 + beta**2,
+            steps + 1,
+        )
+        keep = [space.where(on, a, old) for a, old in zip(new[:4], c[:4], strict=True)]
+        return (*keep, *(jnp.where(on, a, old) for a, old in zip(new[4:], c[4:], strict=True)))
+
+    return lax.while_loop(lambda c: jnp.any(active(c)), body, carry)[0]

@@ -1,0 +1,109 @@
+"""What a linear solver is given: a matrix known by its products, and what is known of its shape."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from nsimplicit._tree import Space
+
+Vector = Any
+Product = Callable[[Vector], Vector]
+
+
+@dataclasses.dataclass(frozen=True)
+class General:
+    """Nothing is known of the matrix."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Symmetric:
+    """The matrix equals its transpose in the Euclidean product of the raveled vectors."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProxGradient:
+    """The matrix is I - D(I - step·H), or its transpose, with D and H symmetric and 0 <= D <= I.
+
+    Args:
+        prox: the product with D, the Jacobian of the prox.
+        forward: the product with I - step·H, the Jacobian of the gradient step.
+        transposed: whether the matrix is the transpose, I - (I - step·H)D.
+    """
+
+    prox: Product
+    forward: Product
+    transposed: bool = False
+
+
+Structure = General | Symmetric | ProxGradient
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """A square matrix M given by products.
+
+    Args:
+        matvec: v -> M v on pytrees of real arrays.
+        structure: what is known of M.
+        space: the inner product of the vectors; with a batch axis M is block diagonal.
+    """
+
+    matvec: Product
+    structure: Structure = General()
+    space: Space = Space()
+
+    def transpose(self, rmatvec: Product) -> Operator:
+        """The transpose of M, from its product; structure that is known turns with it."""
+        match self.structure:
+            case ProxGradient(prox, forward, transposed):
+                return Operator(rmatvec, ProxGradient(prox, forward, not transposed), self.space)
+            case structure:
+                return Operator(rmatvec, structure, self.space)
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearSolution:
+    """What a linear solver returns; every number has one entry per lane.
+
+    Args:
+        value: x with M x = b, as well as the solver could.
+        num_steps: products with M that were made.
+        norm: an estimate of the spectral norm of M, from below.
+        condition: an estimate of its condition number, from below; nan where nothing is known.
+    """
+
+    value: Vector
+    num_steps: jax.Array
+    norm: jax.Array
+    condition: jax.Array
+
+
+class LinearSolver(abc.ABC):
+    """Solves M x = b by products. Configuration: frozen, hashable, Python scalars only."""
+
+    structures: ClassVar[tuple[type, ...]] = (General, Symmetric, ProxGradient)
+
+    @abc.abstractmethod
+    def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
+        """x with M x = b, starting at ``guess`` where the method iterates."""
+
+
+def default_tolerance(b: Vector, rtol: float | None) -> float:
+    """``rtol``, or eps^(3/4) of the coarsest dtype in ``b``: 1.8e-12 and 6.4e-6."""
+    return rtol if rtol is not None else float(coarsest_eps(b) ** 0.75)
+
+
+def coarsest_eps(b: Vector) -> float:
+    """The unit roundoff of the least precise leaf."""
+    return max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(b))
+
+
+def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a / b, and 0 where b is 0: the convention under which a zero right-hand side needs no step."""
+    return jnp.where(b == 0, jnp.zeros_like(a), a / jnp.where(b == 0, jnp.ones_like(b), b))

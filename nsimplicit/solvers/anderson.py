@@ -1,0 +1,85 @@
+"""Anderson acceleration (type II), with a safeguard.
+
+With f_k = T(z_k) - z_k and the last m differences F of the f and G of the T(z),
+
+    gamma = argmin ‖f_k - F gamma‖² + ridge·‖gamma‖²,    z_{k+1} = T(z_k) - G gamma.
+
+gamma comes from the m×m normal equations: their condition number is the square of F's, which the
+ridge, relative to the trace, bounds by 1/ridge. Mixing weights are constants for every derivative
+(``stop_gradient``): differentiated past convergence, where F is rounding noise, they gave errors
+of 1e62. When the residual has risen the history is dropped and the step is a plain one.
+
+References: H. Walker, P. Ni, Anderson acceleration for fixed-point iterations, SINUM 49 (2011).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nsimplicit._tree import Space, blank, subtract
+from nsimplicit.implicit.process import Bound
+from nsimplicit.linear_solvers.dense import invert
+from nsimplicit.linear_solvers.operator import Vector, coarsest_eps
+from nsimplicit.solvers.base import MapSolver, State, evaluate, start
+
+
+@dataclasses.dataclass(frozen=True)
+class Anderson(MapSolver):
+    """Mixes the last ``memory`` steps so that the linearised residual is smallest.
+
+    Args:
+        memory: differences kept; ``memory`` states of storage, twice.
+        ridge: regularisation of the mixing, relative to the trace; default eps of the dtype.
+        growth: a residual above ``growth`` times the last one drops the history.
+    """
+
+    memory: int = 5
+    ridge: float | None = None
+    growth: float = 2.0
+
+    def init(self, problem: Bound, z: Vector, space: Space) -> State:
+        """An empty history."""
+        del problem
+        state = start(z, space)
+        stack = jax.tree.map(lambda x: jnp.zeros((self.memory, *x.shape), x.dtype) + blank(x), z)
+        nothing = jax.tree.map(blank, z)
+        unset = jnp.where(jnp.isinf(state.residual), 0.0, state.residual)
+        return State(z, z, state.residual, (nothing, nothing), (stack, stack), (unset,))
+
+    def step(self, problem: Bound, state: State, space: Space) -> State:
+        """One evaluation of T, one m×m solve."""
+        image, move, residual = evaluate(problem, state.z, space)
+        old_move, old_image = state.vectors
+        moves, images = state.stacks
+        (length,) = state.numbers
+        length = jnp.where(residual <= self.growth * state.residual, length, 0.0)
+        moves = _push(moves, subtract(move, old_move))
+        images = _push(images, subtract(image, old_image))
+        # an entry is used when both of its ends belong to this history
+        used = jnp.arange(self.memory).reshape((-1,) + (1,) * residual.ndim) < length
+        gamma = lax.stop_gradient(self._weights(space, moves, move, used))
+        mixed = jax.tree.map(lambda x: x.sum(0), jax.vmap(space.scale)(gamma, images))
+        length = jnp.minimum(length + 1, self.memory).astype(residual.dtype)
+        return State(subtract(image, mixed), image, residual, (move, image), (moves, images), (length,))
+
+    def _weights(self, space: Space, moves: Vector, move: Vector, used: jax.Array) -> jax.Array:
+        gram = jax.vmap(lambda a: jax.vmap(lambda b: space.dot(a, b))(moves))(moves)
+        side = jax.vmap(lambda a: space.dot(a, move))(moves)
+        both = used[:, None] & used[None, :]
+        gram, side = jnp.where(both, gram, 0), jnp.where(used, side, 0)
+        ridge = coarsest_eps(move) if self.ridge is None else self.ridge
+        trace = jnp.trace(gram)
+        diagonal = jnp.where(used, ridge * trace, 0) + jnp.where(used & (trace > 0), 0, 1)
+        eye = jnp.eye(self.memory).reshape((self.memory,) * 2 + (1,) * trace.ndim)
+        matrix = jnp.moveaxis(gram + eye * diagonal, (0, 1), (-2, -1))
+        solved = jnp.einsum("...ij,...j->...i", invert(matrix), jnp.moveaxis(side, 0, -1))
+        gamma = jnp.moveaxis(solved, -1, 0)
+        return jnp.where(used & jnp.isfinite(gamma), gamma, 0)
+
+
+def _push(stack: Vector, v: Vector) -> Vector:
+    return jax.tree.map(lambda s, x: jnp.concatenate([x[None], s[:-1]]), stack, v)

@@ -1,0 +1,99 @@
+"""What a solver is: a way from one iterate to the next, on vectors with any number of lanes."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from nsimplicit._tree import Space, data, subtract
+from nsimplicit.implicit.process import Bound
+from nsimplicit.linear_solvers.operator import Vector
+
+
+@data
+class State:
+    """The memory of an iteration.
+
+    Args:
+        z: the next point to evaluate.
+        image: T at the last evaluated point (for a root: that point). It is what a solve returns,
+            so a solve always ends with one plain application of T: extrapolation and mixing would
+            destroy the exact zeros a prox has just made.
+        residual: ‖T(z) - z‖ / (1 + ‖z‖) at that point, per lane.
+        vectors: further vectors like z.
+        stacks: vectors with a leading memory axis.
+        numbers: arrays with one entry per lane.
+    """
+
+    z: Vector
+    image: Vector
+    residual: jax.Array
+    vectors: tuple[Vector, ...] = ()
+    stacks: tuple[Vector, ...] = ()
+    numbers: tuple[jax.Array, ...] = ()
+
+
+def freeze(space: Space, active: jax.Array, new: State, old: State) -> State:
+    """``new`` in the active lanes, ``old`` in the finished ones."""
+
+    def both(a: Any, b: Any) -> Any:
+        return space.where(active, a, b)
+
+    return State(
+        both(new.z, old.z),
+        both(new.image, old.image),
+        jnp.where(active, new.residual, old.residual),
+        both(new.vectors, old.vectors),
+        jax.vmap(both)(new.stacks, old.stacks) if new.stacks else (),
+        tuple(jnp.where(active, a, b) for a, b in zip(new.numbers, old.numbers, strict=True)),
+    )
+
+
+class Solver(abc.ABC):
+    """An iteration for T(z) = z or F(z) = 0. Configuration: frozen, hashable, Python scalars only.
+
+    ``contracts`` says that the iteration follows a map T meant to contract; Newton's does not.
+    """
+
+    contracts: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def init(self, problem: Bound, z: Vector, space: Space) -> State:
+        """The state before the first step."""
+
+    @abc.abstractmethod
+    def step(self, problem: Bound, state: State, space: Space) -> State:
+        """One step: evaluates the equation at ``state.z``."""
+
+    @abc.abstractmethod
+    def tail(self, problem: Bound, z: Vector, damping: float) -> Vector:
+        """One memoryless step from z, without safeguards, for modes that differentiate the last steps."""
+
+
+class MapSolver(Solver):
+    """A solver that follows a contraction T; without memory its step is the damped plain one."""
+
+    def tail(self, problem: Bound, z: Vector, damping: float) -> Vector:
+        """z + damping·(T(z) - z)."""
+        return jax.tree.map(lambda x, y: x + damping * (y - x), z, problem.map(z))
+
+
+def start(z: Vector, space: Space) -> State:
+    """A state at z with nothing evaluated; lanes and mesh axes come from z."""
+    return State(z, z, jnp.full_like(relative(space, z, z), jnp.inf))
+
+
+def relative(space: Space, difference: Vector, z: Vector) -> jax.Array:
+    """‖difference‖ / (1 + ‖z‖), per lane; without derivative, which at 0 would be nan."""
+    difference, z = jax.lax.stop_gradient((difference, z))
+    return space.norm(difference) / (1 + space.norm(z))
+
+
+def evaluate(problem: Bound, z: Vector, space: Space) -> tuple[Vector, Vector, jax.Array]:
+    """T(z), T(z) - z and its relative norm."""
+    image = problem.map(z)
+    move = subtract(image, z)
+    return image, move, relative(space, move, z)

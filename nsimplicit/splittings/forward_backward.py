@@ -1,0 +1,84 @@
+"""Forward-backward splitting, the proximal gradient method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nsimplicit._errors import InputError, message
+from nsimplicit._tree import Space, data, subtract
+from nsimplicit.implicit.equation import ProxStep
+from nsimplicit.prox.base import Function
+from nsimplicit.splittings.base import Prepared, Splitting
+
+
+@data
+class ForwardBackward(Splitting):
+    """T(z) = prox_{step·g}(z - step·grad f(z)) for min f + g, f smooth. Here z is x itself.
+
+    With f mu-strongly convex with L-Lipschitz gradient and 0 < step < 2/L, T contracts with factor
+    max(|1 - step·mu|, |1 - step·L|), at best (L - mu)/(L + mu) with step = 2/(mu + L).
+
+    Args:
+        f: smooth function (``is_smooth``), e.g. ``prox.LeastSquares(A, b)`` or ``prox.smooth(fun)``.
+        g: function with a prox.
+        step: positive; ``None``: 1/L where f knows its L, else found by backtracking from 1 at the
+            starting point. Either way it is a constant for derivatives, which do not depend on it.
+
+    Example:
+        >>> import jax.numpy as jnp, nsimplicit as nsi
+        >>> T = nsi.splittings.ForwardBackward(
+        ...     nsi.prox.LeastSquares(jnp.eye(2), jnp.array([3.0, 0.5])), nsi.prox.L1(1.0)
+        ... )
+        >>> nsi.fixed_point(T, jnp.zeros(2)).value.tolist()
+        [2.0, 0.0]
+    """
+
+    f: Function
+    g: Function
+    step: Any = None
+
+    def prepare(self, z: Any) -> Prepared:
+        """The gradient step and the prox, kept apart for structured linear solvers."""
+        if not self.f.is_smooth:
+            raise InputError(
+                message(
+                    "splittings.ForwardBackward(f=...)",
+                    f"f is {type(self.f).__name__}, which has no gradient.",
+                    "Forward-backward takes a gradient step on f and a prox step on g.",
+                    "ForwardBackward(g, f): exchange the two",
+                    "DouglasRachford(f, g, step), which takes the prox of both",
+                )
+            )
+        step = self._step(z)
+        backward = self.g.prepare(step)
+
+        def forward(z: Any) -> Any:
+            return jax.tree.map(lambda x, d: x - jnp.asarray(step, x.dtype) * d, z, self.f.gradient(z))
+
+        return Prepared(ProxStep((forward, backward)), lambda z: z)
+
+    def _step(self, z: Any) -> Any:
+        if self.step is not None:
+            return self.step
+        f, z = lax.stop_gradient((self.f, z))
+        if f.lipschitz is not None:
+            return lax.stop_gradient(1.0 / f.lipschitz)
+        return lax.stop_gradient(_backtrack(f, z))
+
+
+def _backtrack(f: Function, z: Any) -> jax.Array:
+    """The first step 1, 1/2, 1/4, ... with a local Lipschitz bound along the gradient at z."""
+    space = Space()
+    slope = f.gradient(z)
+
+    def too_long(step: jax.Array) -> jax.Array:
+        move = jax.tree.map(lambda d: step.astype(d.dtype) * d, slope)
+        change = subtract(f.gradient(subtract(z, move)), slope)
+        return (space.norm(change) * 2 * step > space.norm(move)) & (step > 1e-12)
+
+    one = jnp.ones_like(space.norm(slope))
+    return lax.while_loop(too_long, lambda step: step / 2, one)
