@@ -19,7 +19,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._tree import Space, is_float, promote
 from nsimplicit.derivatives.base import Derivative
 from nsimplicit.derivatives.implicit import Implicit
-from nsimplicit.implicit.equation import Equation, FixedPoint, Root
+from nsimplicit.implicit.equation import Equation, FixedPoint, Problem, Root
 from nsimplicit.implicit.process import Bound, Consts, Outcome, Process
 from nsimplicit.implicit.rule import trace_equation
 from nsimplicit.implicit.tap import Report
@@ -115,7 +115,7 @@ def custom_fixed_point(
     )
 
 
-class ImplicitFunction:
+class ImplicitFunction(Problem):
     """A solver with the derivative of its equation; called like the solver.
 
     Attributes:
@@ -137,15 +137,24 @@ class ImplicitFunction:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Solve; the derivative is attached."""
-        given, theta, names = self._arguments(args, kwargs)
-        out = self.solver(*jax.tree.map(_cut, given[0]), **jax.tree.map(_cut, given[1]))
-        z, rest = (out[0], tuple(out[1:])) if self._has_aux else (out, ())
-        z = jax.tree.map(lambda x: jax.lax.stop_gradient(jnp.asarray(x)), z)
-        z = self._differentiate(z, theta, names)
+        z, rest, theta, container = self._run(args, kwargs)
+        z = self._differentiate(z, theta)
         rest = jax.tree.map(_cut, rest)
         if not self._has_aux:
             return z
-        return type(out)(z, *rest) if hasattr(out, "_fields") else type(out)([z, *rest])
+        return container(z, *rest) if hasattr(container, "_fields") else container([z, *rest])
+
+    def formulate(self, *args: Any, **kwargs: Any) -> tuple[Any, Equation]:
+        """Solve, without derivative; the solution and its equation."""
+        z, _, (rest, named), _ = self._run(args, kwargs)
+        return z, self._form((lambda z: self.equation(z, *rest, **named),))
+
+    def _run(self, args: tuple, kwargs: dict) -> tuple[Any, tuple, tuple, type]:
+        """The solution, what else was returned, the equation's arguments, the container's type."""
+        given, theta, _ = self._arguments(args, kwargs)
+        out = self.solver(*jax.tree.map(_cut, given[0]), **jax.tree.map(_cut, given[1]))
+        z, rest = (out[0], tuple(out[1:])) if self._has_aux else (out, ())
+        return jax.tree.map(lambda x: jax.lax.stop_gradient(jnp.asarray(x)), z), rest, theta, type(out)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method: the solver is bound, and the equation too where its first argument is self."""
@@ -158,11 +167,6 @@ class ImplicitFunction:
     def reporting(self, tap: Report) -> ImplicitFunction:
         """The same function, whose backward pass writes its report into the gradient of ``tap``."""
         return self._copy(tap=tap)
-
-    def residual(self, z: Any, *args: Any, **kwargs: Any) -> Any:
-        """The residual of the equation at z, for the arguments of a call (starting point included)."""
-        _, (rest, named), _ = self._arguments(args, kwargs)
-        return self._form((lambda z: self.equation(z, *rest, **named),)).residual(z, self.equation(z, *rest, **named))
 
     def _copy(self, **changes: Any) -> ImplicitFunction:
         made = {
@@ -201,7 +205,7 @@ class ImplicitFunction:
                 named[name] = parameter.default
         return (args, kwargs), (tuple(positional), named), None
 
-    def _differentiate(self, z: Any, theta: tuple[tuple, dict], _: Any) -> Any:
+    def _differentiate(self, z: Any, theta: tuple[tuple, dict]) -> Any:
         rest, named = theta
         wide, (rest, named) = promote(z), promote((rest, named))
         form = self._form((lambda z: self.equation(z, *rest, **named),))
@@ -278,6 +282,7 @@ def root_jvp(
         >>> float(nsi.root_jvp(lambda x, a: x**2 - a, 2.0, (4.0,), (1.0,)))
         0.25
     """
+    args, tangents = jax.tree.map(jnp.asarray, (tuple(args), tuple(tangents)))
     return jax.jvp(_known(optimality_fun, sol, solve), args, tangents)[1]
 
 

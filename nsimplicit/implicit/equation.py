@@ -119,6 +119,14 @@ class ProxStep(Equation):
         return tangent
 
 
+class Problem(abc.ABC):
+    """Whatever knows the equation of its solution: a decorated solver, a splitting."""
+
+    @abc.abstractmethod
+    def formulate(self, *args: Any, **kwargs: Any) -> tuple[Any, Equation]:
+        """A solution and the equation it satisfies, for the arguments of a call."""
+
+
 def _chain(products: tuple[Product, ...], v: Any) -> Any:
     for product in products:
         v = product(v)
@@ -130,7 +138,7 @@ def equation_of(fixed_point_map: Map) -> Map:
 
     Example:
         >>> import nsimplicit as nsi
-        >>> nsi.equation_of(lambda z, t: z / 2 + t)(4.0, 1.0)
+        >>> float(nsi.equation_of(lambda z, t: z / 2 + t)(4.0, 1.0))
         -1.0
     """
 

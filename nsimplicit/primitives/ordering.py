@@ -29,7 +29,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from nsimplicit import selections
 from nsimplicit._errors import InputError, message
-from nsimplicit.primitives.switch import compiled
+from nsimplicit.primitives.switch import compiled, spread
 
 __all__ = ["ordering"]
 
@@ -112,7 +112,7 @@ def arrange(
             return _mean_of_extremes(key, payload, axis, descending)
         return _block_means(key, payload, axis, descending, start, stop)
     index = _positions(key, axis, tie, descending, start, stop, name)
-    return jnp.take_along_axis(payload, index, axis, mode="promise_in_bounds")
+    return _take(payload, index, axis)
 
 
 def _positions(key: Any, axis: int, tie: str, descending: bool, start: int, stop: int, name: str) -> jax.Array:
@@ -139,9 +139,23 @@ def sort_with_positions(key: jax.Array, axis: int) -> tuple[jax.Array, jax.Array
     Functions that compute a value by sorting call this as well, so that XLA merges the sort of the
     value with the sort of the derivative, and drops the positions where nobody asks for them.
     """
-    positions = lax.broadcasted_iota(jnp.int32, key.shape, axis)
-    positions = _core.auto_insert_reshard(key, positions)[1]
+    size = key.shape[axis]
+    positions = lax.iota(jnp.int32, size).reshape([size if i == axis else 1 for i in range(key.ndim)])
+    positions = _core.auto_insert_reshard(key, spread(positions, key))[1]
     return tuple(lax.sort((key, positions), dimension=axis, is_stable=True, num_keys=1))
+
+
+def _take(x: jax.Array, index: jax.Array, axis: int) -> jax.Array:
+    """``jnp.take_along_axis`` without its pass over the indices to wrap negative ones."""
+    batch = tuple(i for i in range(x.ndim) if i != axis)
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=(),
+        collapsed_slice_dims=(axis,),
+        start_index_map=(axis,),
+        operand_batching_dims=batch,
+        start_indices_batching_dims=batch,
+    )
+    return lax.gather(x, index[..., None], numbers, (1,) * x.ndim, mode="promise_in_bounds")
 
 
 def _mean_of_extremes(key: Any, payload: Any, axis: int, descending: bool) -> jax.Array:
@@ -158,13 +172,11 @@ def _block_means(key: Any, payload: Any, axis: int, descending: bool, start: int
     if size == 0:
         return payload
     ordered, index = sort_with_positions(key, axis)
-    payload = jnp.take_along_axis(payload, index, axis, mode="promise_in_bounds")
+    payload = _take(payload, index, axis)
     ordered, payload = (jnp.moveaxis(x, axis, -1) for x in (ordered, payload))
-    shape = payload.shape
     before, after = ordered[..., :-1], ordered[..., 1:]
     starts = (before != after) & ~(jnp.isnan(before) & jnp.isnan(after))
-    block = jnp.concatenate([jnp.zeros_like(ordered[..., :1], bool), starts], -1)
-    block = jnp.cumsum(block, -1, dtype=jnp.int32)
+    block = jnp.cumsum(jnp.pad(starts, [(0, 0)] * (key.ndim - 1) + [(1, 0)]), -1, dtype=jnp.int32)
 
     def means(values: jax.Array, block: jax.Array) -> jax.Array:
         def total(x: jax.Array) -> jax.Array:
@@ -172,7 +184,9 @@ def _block_means(key: Any, payload: Any, axis: int, descending: bool, start: int
 
         return total(values) / total(jnp.ones_like(values))
 
-    result = jax.vmap(means)(payload.reshape(-1, size), block.reshape(-1, size)).reshape(shape)
+    for _ in range(key.ndim - 1):
+        means = jax.vmap(means)
+    result = means(payload, block)
     result = lax.rev(result, (result.ndim - 1,)) if descending else result
     return jnp.moveaxis(result[..., start:stop], -1, axis)
 

@@ -81,11 +81,11 @@ def bind(*operands: Any, name: str, explicit: bool, at_nan: str = "nan") -> jax.
     left = jnp.asarray(left)
     right = _cast(right, left.dtype)
     above, below = (_cast(x, value.dtype) for x in (above, below))
-    left, right, above, below = (_spread(x, value) for x in (left, right, above, below))
+    left, right, above, below = (spread(x, value) for x in (left, right, above, below))
     weight = _cast(weight, jnp.finfo(value.dtype).dtype)
     if np.ndim(weight):
         selections.fits(weight, value.shape, name)
-        weight = _spread(weight, value)
+        weight = spread(weight, value)
     operands = _core.auto_insert_reshard(left, right, above, below, weight, value)
     return switch_p.bind(*operands, name=name, explicit=explicit, at_nan=at_nan)
 
@@ -97,7 +97,7 @@ def _cast(x: Any, dtype: Any) -> Any:
     return lax.convert_element_type(x, dtype)
 
 
-def _spread(x: Any, like: jax.Array) -> jax.Array:
+def spread(x: Any, like: jax.Array) -> jax.Array:
     """Broadcast to the shape and sharding of ``like``."""
     if np.shape(x) == like.shape and not isinstance(x, np.generic):
         return x
@@ -142,7 +142,7 @@ def _batch(lane: Any, operands: Any, dims: Any, **params: Any) -> tuple[Any, int
     operands = [front(i, x, dim) for i, (x, dim) in enumerate(zip(operands, dims, strict=True))]
     weight, value = operands[_WEIGHT:]
     if 0 < np.ndim(weight) < np.ndim(value):  # a scalar for each lane
-        operands[_WEIGHT] = _spread(lax.expand_dims(weight, range(1, np.ndim(value))), value)
+        operands[_WEIGHT] = spread(lax.expand_dims(weight, range(1, np.ndim(value))), value)
     return switch_p.bind(*_core.auto_insert_reshard(*operands), **params), 0
 
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from nsimplicit.implicit.equation import Equation
+from nsimplicit.implicit.equation import Equation, Problem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Prepared:
     solution: Callable[[Any], Any]
 
 
-class Splitting(abc.ABC):
+class Splitting(Problem):
     """A fixed-point map built from a problem. Data: a pytree whose leaves are the problem.
 
     A final class writes ``prepare``; calling the splitting applies the map once.
@@ -37,6 +37,10 @@ class Splitting(abc.ABC):
         for apply in self.prepare(z).equation.maps:
             z = apply(z)
         return z
+
+    def formulate(self, z: Any) -> tuple[Any, Equation]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """z itself and its equation."""
+        return z, self.prepare(z).equation
 
     def solution(self, z: Any) -> Any:
         """The solution x that a fixed point z stands for."""

@@ -1,0 +1,175 @@
+"""Look at one solve closely: does the solver solve its equation, and can the equation be differentiated?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nsimplicit._errors import InputError, message
+from nsimplicit._tree import Space, data, promote, static
+from nsimplicit.implicit.equation import Equation, Problem, Root
+from nsimplicit.implicit.guards import Off, check
+from nsimplicit.implicit.rule import trace_equation
+from nsimplicit.linear_solvers.auto import DENSE_SIZE, choose
+from nsimplicit.linear_solvers.dense import materialise
+from nsimplicit.linear_solvers.operator import coarsest_eps
+
+VERDICTS = {
+    1: "fine",
+    0: "ill conditioned",
+    -1: "singular",
+    -2: "unsolved",
+    -3: "unconverged",
+}
+ADVICE = {
+    1: "Derivatives at this solution can be trusted where no kink is active.",
+    0: "Some digits of the derivative are lost: use float64, or regularise the problem.",
+    -1: "No derivative exists here, or the equation has redundant unknowns. "
+    "Regularise the problem, or choose what a failed derivative gives: guards.Solved(on_failure=...).",
+    -2: "The linear solver did not reach its tolerance: linear_solvers.Dense(), or a larger max_steps.",
+    -3: "The derivative would be that of another problem. Tighten the solver's tolerance, "
+    "or check that the equation is the one it solves: same objective, same scaling.",
+}
+
+
+@data
+class Diagnosis:
+    """What was found at one solution; prints as one screen. All quantities are dimensionless.
+
+    Args:
+        forward_residual: ‖E(z)‖ / (1 + ‖z‖), E the equation.
+        distance: ‖M⁻¹E(z)‖ / (1 + ‖z‖): how far a Newton step says the equation's own solution is.
+        linear_residual: backward error of that solve with M.
+        condition: condition number of M; a lower bound beyond 512 unknowns.
+        num_steps: products with M the solve took.
+        code: 1 fine, 0 ill conditioned, -1 singular, -2 unsolved, -3 unconverged.
+        size: number of unknowns.
+        name: what was looked at.
+        linear_solver: what solved the tangent system.
+        dtype: of the solution.
+    """
+
+    forward_residual: jax.Array
+    distance: jax.Array
+    linear_residual: jax.Array
+    condition: jax.Array
+    num_steps: jax.Array
+    code: jax.Array
+    size: int = static()
+    name: str = static()
+    linear_solver: str = static()
+    dtype: str = static()
+
+    @property
+    def verdict(self) -> str:
+        """The word for ``code``; needs a concrete value."""
+        if isinstance(self.code, jax.core.Tracer):
+            raise InputError(
+                message(
+                    "Diagnosis.verdict",
+                    "the diagnosis is traced (inside jit, vmap or grad), so its verdict has no word yet.",
+                    "A word cannot depend on values that are not known when tracing.",
+                    "use .code, an integer array: 1 fine, 0 ill conditioned, below 0 not to be used",
+                    "return the diagnosis from the jitted function and read it outside",
+                )
+            )
+        return VERDICTS[int(self.code)]
+
+    def __str__(self) -> str:
+        """One screen."""
+        eps = float(jnp.finfo(self.dtype).eps)
+        lost = float(self.condition) * (eps + float(self.linear_residual))
+        agree = "solver and equation agree" if float(self.distance) <= eps**0.5 else "solver and equation DISAGREE"
+        bound = "" if self.size <= DENSE_SIZE else ", from below"
+        rows = [
+            ("solution", f"{self.size} numbers, {self.dtype}"),
+            ("forward residual", f"{float(self.forward_residual):8.1e}   |E(z)| / (1 + |z|)"),
+            ("distance", f"{float(self.distance):8.1e}   to the equation's own solution: {agree}"),
+            ("linear residual", f"{float(self.linear_residual):8.1e}   {self.linear_solver}, {int(self.num_steps)} products"),
+            ("condition", f"{float(self.condition):8.1e}   derivative good to about {min(lost, 1.0):.0e}{bound}"),
+            ("verdict", self.verdict),
+        ]
+        body = "\n".join(f"  {label:<17} {text}" for label, text in rows)
+        return f"diagnosis of {self.name}\n{body}\n  {ADVICE[int(self.code)]}"
+
+    def __repr__(self) -> str:
+        """As ``str`` where the values are known."""
+        return "Diagnosis(traced)" if isinstance(self.code, jax.core.Tracer) else str(self)
+
+
+def diagnose(problem: Problem | Callable[..., Any]) -> Callable[..., Diagnosis]:
+    """Check a solve before trusting its derivative.
+
+    Args:
+        problem: a decorated solver, to be called as it is: ``diagnose(solver)(init, *args)``; a
+            splitting: ``diagnose(T)(z)``; or an optimality function: ``diagnose(F)(solution, *args)``.
+
+    Returns:
+        A function returning a :class:`Diagnosis`. It may be jitted; the verdict is then ``code``.
+
+    Cost:
+        One Newton step; up to 512 unknowns also the singular values of M.
+
+    Example:
+        >>> import jax.numpy as jnp, nsimplicit as nsi
+        >>> nsi.diagnose(lambda x, a: x**2 - a)(jnp.array([2.0, 3.0]), jnp.array([4.0, 9.0])).verdict
+        'fine'
+        >>> nsi.diagnose(lambda x, a: x**2 - a)(jnp.array([2.0, 0.0]), jnp.array([4.0, 0.0])).verdict
+        'singular'
+        >>> nsi.diagnose(lambda x, a: x**2 - a)(jnp.array([2.0, 3.5]), jnp.array([4.0, 9.0])).verdict
+        'unconverged'
+    """
+
+    def look(*args: Any, **kwargs: Any) -> Diagnosis:
+        z, equation = _formulate(problem, args, kwargs)
+        name = getattr(problem, "__name__", type(problem).__name__)
+        return _examine(equation, jax.tree.map(jnp.asarray, z), name)
+
+    return look
+
+
+def _formulate(problem: Any, args: tuple, kwargs: dict) -> tuple[Any, Equation]:
+    if isinstance(problem, Problem):
+        return problem.formulate(*args, **kwargs)
+    return args[0], Root((lambda z: problem(z, *args[1:], **kwargs),))
+
+
+def _examine(equation: Equation, z: Any, name: str) -> Diagnosis:
+    space = Space()
+    traced, vector, _ = trace_equation(equation, promote(z), space, f"diagnose({name})")
+    residual, operator = traced.linearise(traced.consts, vector)
+    b = equation.right_hand_side(residual)
+    solver = choose(operator, b)
+    solution = solver.solve(operator, b)
+    checked = check(Off(), operator, b, solution)
+    size = sum(x.size for x in jax.tree.leaves(vector))
+    eps = coarsest_eps(vector)
+    condition = solution.condition
+    if size <= DENSE_SIZE:
+        values = jnp.linalg.svd(materialise(operator, b), compute_uv=False)
+        condition = values[0] / values[-1]
+    scale = 1 + space.norm(vector)
+    distance = space.norm(checked.value) / scale
+    error = checked.evidence.backward_error
+    tests = [
+        (~(condition * eps <= 0.1), -1),
+        (~(error <= 10 * eps**0.75), -2),
+        (~(distance <= eps**0.5), -3),
+        (condition * eps > eps**0.5, 0),
+    ]
+    code = jnp.select([t for t, _ in tests], [jnp.asarray(c) for _, c in tests], jnp.asarray(1))
+    return Diagnosis(
+        space.norm(residual) / scale,
+        distance,
+        error,
+        condition,
+        solution.num_steps,
+        code,
+        size=size,
+        name=name,
+        linear_solver=type(solver).__name__,
+        dtype=str(jnp.result_type(*jax.tree.leaves(vector))),
+    )
