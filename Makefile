@@ -59,7 +59,7 @@ install-dev: $(VENV)/.with-dev
 # `.with-EXTRA` says: the package and its extra EXTRA are installed as this pyproject.toml asks.
 $(VENV)/.with-%: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing nsimplicit[$*] into $(VENV) (the first time downloads JAX: about a minute)"
-	$(PY) -m pip install --disable-pip-version-check --progress-bar off -e ".[$*]" $(REQUIRE)
+	$(PY) -m pip install --disable-pip-version-check -e ".[$*]" $(REQUIRE)
 	@touch $@
 
 $(VENV)/bin/python:
