@@ -1,4 +1,13 @@
-"""Nonsmooth implicit differentiation for JAX."""
+"""Nonsmooth implicit differentiation for JAX.
+
+Derivatives of solutions that are right where the equation is smooth, *named* where it has a kink,
+and *guarded* where the implicit function theorem does not apply. Four places to start:
+
+    nsi.relu, nsi.max, nsi.norm ...    JAX's functions, with the derivative you choose at a kink
+    nsi.custom_root(F)(solver)         the derivative of F's root for a solver you have
+    nsi.fixed_point(T, z0, ...)        solve and differentiate: splitting × solver × derivative
+    nsi.diagnose(problem)(...)         one screen on whether a derivative can be trusted
+"""
 
 from nsimplicit import derivatives, linear_solvers, prox, selections, solvers, splittings
 from nsimplicit._errors import DerivativeError, InputError, NsimplicitError
@@ -8,7 +17,66 @@ from nsimplicit.diagnose import Diagnosis, diagnose
 from nsimplicit.fixed_point import Solution, fixed_point, root
 from nsimplicit.host import host
 from nsimplicit.implicit import Report, equation_of, guards, tap
-from nsimplicit.primitives import (  # isort: skip
-    abs, clip, hard_tanh, leaky_relu, max, max_pool, maximum, median, min, minimum,
-    norm, ordering, relu, relu6, soft_threshold, sort, switch, top_k,
+from nsimplicit.primitives import abs as abs
+from nsimplicit.primitives import (
+    clip,
+    hard_tanh,
+    leaky_relu,
+    max_pool,
+    maximum,
+    median,
+    minimum,
+    norm,
+    ordering,
+    relu,
+    relu6,
+    soft_threshold,
+    sort,
+    switch,
+    top_k,
 )
+from nsimplicit.primitives import max as max
+from nsimplicit.primitives import min as min
+
+# `abs`, `max` and `min` are left out: a star import must not shadow the builtins.
+__all__ = [
+    "DerivativeError",
+    "Diagnosis",
+    "InputError",
+    "NsimplicitError",
+    "Report",
+    "Solution",
+    "__version__",
+    "clip",
+    "custom_fixed_point",
+    "custom_root",
+    "derivatives",
+    "diagnose",
+    "equation_of",
+    "fixed_point",
+    "guards",
+    "hard_tanh",
+    "host",
+    "leaky_relu",
+    "linear_solvers",
+    "max_pool",
+    "maximum",
+    "median",
+    "minimum",
+    "norm",
+    "ordering",
+    "prox",
+    "relu",
+    "relu6",
+    "root",
+    "root_jvp",
+    "root_vjp",
+    "selections",
+    "soft_threshold",
+    "solvers",
+    "sort",
+    "splittings",
+    "switch",
+    "tap",
+    "top_k",
+]

@@ -30,7 +30,7 @@ def data(cls: type[T]) -> type[T]:
     Fields are leaves (differentiated like any argument) unless declared with ``static()``.
     """
     cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
-    fields = dataclasses.fields(cls)
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
     jax.tree_util.register_dataclass(
         cls,
         data_fields=[f.name for f in fields if not f.metadata.get("static")],
@@ -148,11 +148,11 @@ class Space:
         """Euclidean norm: shape ``()`` or ``(lanes,)``."""
         return jnp.sqrt(self.dot(a, a))
 
-    def scale(self, alpha: jax.Array, a: Tree) -> Tree:
+    def scale(self, alpha: jax.Array | float, a: Tree) -> Tree:
         """alpha·a with one alpha per lane, in the dtypes of ``a``."""
         return jax.tree.map(lambda x: self._spread(alpha, x).astype(x.dtype) * x, a)
 
-    def axpy(self, alpha: jax.Array, x: Tree, y: Tree) -> Tree:
+    def axpy(self, alpha: jax.Array | float, x: Tree, y: Tree) -> Tree:
         """alpha·x + y with one alpha per lane."""
         return add(self.scale(alpha, x), y)
 
@@ -166,9 +166,9 @@ class Space:
         axis = self.batch_axis % x.ndim
         return jnp.sum(x, axis=tuple(i for i in range(x.ndim) if i != axis))
 
-    def _spread(self, lane: jax.Array, x: jax.Array) -> jax.Array:
+    def _spread(self, lane: jax.Array | float, x: jax.Array) -> jax.Array:
         lane = jnp.asarray(lane)
-        if lane.ndim == 0:
+        if lane.ndim == 0 or self.batch_axis is None:
             return lane
         shape = [1] * x.ndim
         shape[self.batch_axis % x.ndim] = lane.shape[0]

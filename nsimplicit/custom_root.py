@@ -35,7 +35,7 @@ def custom_root(
     derivative: Derivative = Implicit(),
     init_argnum: int | None = 0,
 ) -> Callable[[Callable[..., Any]], ImplicitFunction]:
-    """Decorate ``solver(init, *args, **kwargs) -> z`` where F(z, \\*args, \\*\\*kwargs) = 0.
+    """Decorate ``solver(init, *args, **kwargs) -> z`` where F(z, args, kwargs) = 0.
 
     Formula: (dF/dz) dz = -(dF/dtheta) dtheta at the solution, theta being all other arguments and
     whatever F closes over.
@@ -85,7 +85,7 @@ def custom_fixed_point(
     derivative: Derivative = Implicit(),
     init_argnum: int | None = 0,
 ) -> Callable[[Callable[..., Any]], ImplicitFunction]:
-    """Decorate ``solver(init, *args, **kwargs) -> z`` where z = T(z, \\*args, \\*\\*kwargs).
+    """Decorate ``solver(init, *args, **kwargs) -> z`` where z = T(z, args, kwargs).
 
     Formula: (I - dT/dz) dz = (dT/dtheta) dtheta at the solution.
 
@@ -133,7 +133,9 @@ class ImplicitFunction(Problem):
         self.derivative = derivative
         self._init_argnum = init_argnum
         self._tap = tap
-        self._where = ("custom_root" if form is Root else "custom_fixed_point") + f"({_name(equation)})({_name(solver)})"
+        self._where = (
+            "custom_root" if form is Root else "custom_fixed_point"
+        ) + f"({_name(equation)})({_name(solver)})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Solve; the derivative is attached."""
@@ -265,10 +267,10 @@ def root_jvp(
     tangents: tuple[Any, ...],
     solve: Callable[..., Any] | None = None,
 ) -> Any:
-    """The derivative of the root of F(\\*, \\*args) along tangents of args, from a known root.
+    """The derivative of the root of F(., args) along tangents of args, from a known root.
 
     Args:
-        optimality_fun: F(sol, \\*args).
+        optimality_fun: F(sol, args).
         sol: a root.
         args: the other arguments of F.
         tangents: one tangent per argument, like ``args``.
@@ -293,10 +295,10 @@ def root_vjp(
     cotangent: Any,
     solve: Callable[..., Any] | None = None,
 ) -> tuple[Any, ...]:
-    """The cotangents of args for a cotangent of the root of F(\\*, \\*args).
+    """The cotangents of args for a cotangent of the root of F(., args).
 
     Args:
-        optimality_fun: F(sol, \\*args).
+        optimality_fun: F(sol, args).
         sol: a root.
         args: the other arguments of F.
         cotangent: like ``sol``.

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._tree import Space, data, promote, static
@@ -66,7 +67,7 @@ class Diagnosis:
     @property
     def verdict(self) -> str:
         """The word for ``code``; needs a concrete value."""
-        if isinstance(self.code, jax.core.Tracer):
+        if isinstance(self.code, Tracer):
             raise InputError(
                 message(
                     "Diagnosis.verdict",
@@ -88,7 +89,10 @@ class Diagnosis:
             ("solution", f"{self.size} numbers, {self.dtype}"),
             ("forward residual", f"{float(self.forward_residual):8.1e}   |E(z)| / (1 + |z|)"),
             ("distance", f"{float(self.distance):8.1e}   to the equation's own solution: {agree}"),
-            ("linear residual", f"{float(self.linear_residual):8.1e}   {self.linear_solver}, {int(self.num_steps)} products"),
+            (
+                "linear residual",
+                f"{float(self.linear_residual):8.1e}   {self.linear_solver}, {int(self.num_steps)} products",
+            ),
             ("condition", f"{float(self.condition):8.1e}   derivative good to about {min(lost, 1.0):.0e}{bound}"),
             ("verdict", self.verdict),
         ]
@@ -97,7 +101,7 @@ class Diagnosis:
 
     def __repr__(self) -> str:
         """As ``str`` where the values are known."""
-        return "Diagnosis(traced)" if isinstance(self.code, jax.core.Tracer) else str(self)
+        return "Diagnosis(traced)" if isinstance(self.code, Tracer) else str(self)
 
 
 def diagnose(problem: Problem | Callable[..., Any]) -> Callable[..., Diagnosis]:

@@ -58,7 +58,7 @@ def fixed_point(
 ) -> Solution:
     """The fixed point of a map, differentiable in everything the map depends on.
 
-    Formula: ``Solution.z`` solves z = T(z, \\*args).
+    Formula: ``Solution.z`` solves z = T(z, args).
 
     Args:
         T: ``T(z, *args) -> z``, or a splitting. A function that closes over nothing is compiled
@@ -105,7 +105,7 @@ def root(
 ) -> Solution:
     """A root of F, differentiable in everything F depends on.
 
-    Formula: ``Solution.z`` solves F(z, \\*args) = 0.
+    Formula: ``Solution.z`` solves F(z, args) = 0.
 
     Args:
         F: ``F(z, *args) -> residual`` with as many numbers as z.
@@ -215,4 +215,3 @@ def _solve(T, z0, args, tol, max_steps, tap, options) -> Solution:
 
 _compiled_splitting = jax.jit(_solve, static_argnums=(6,))
 _compiled_function = jax.jit(_solve, static_argnums=(0, 6))
-

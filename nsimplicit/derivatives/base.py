@@ -13,7 +13,6 @@ from jax.custom_derivatives import SymbolicZero
 from nsimplicit._errors import DerivativeError, message
 from nsimplicit._tree import is_float
 from nsimplicit.implicit.process import Consts, Outcome, Process
-from nsimplicit.linear_solvers.operator import Vector
 
 
 class Derivative(abc.ABC):
@@ -105,5 +104,3 @@ def refuse(where: str, process: Process, found: str, *tries: str) -> DerivativeE
 
 
 _MEANING = "This derivative follows the iteration, so the iteration must be one it can follow."
-
-

@@ -85,5 +85,3 @@ def _propagate(iteration: Iteration, consts: Consts, fixed: Any, live: list[int]
 
     count = (gap == 0).astype(jnp.int32)
     return lax.while_loop(lambda c: jnp.any(active(c)), body, (state, moving, gap, count))[1].image
-
-

@@ -11,4 +11,15 @@ from nsimplicit.implicit.rule import trace_equation as trace_equation
 from nsimplicit.implicit.tap import Report as Report
 from nsimplicit.implicit.tap import tap as tap
 
-__all__ = ["Equation", "FixedPoint", "Problem", "ProxStep", "Report", "Root", "attach", "equation_of", "tap", "trace_equation"]
+__all__ = [
+    "Equation",
+    "FixedPoint",
+    "Problem",
+    "ProxStep",
+    "Report",
+    "Root",
+    "attach",
+    "equation_of",
+    "tap",
+    "trace_equation",
+]

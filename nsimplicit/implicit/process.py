@@ -109,5 +109,3 @@ class Process:
     def attach(self, z: Vector, **options: Any) -> Vector:
         """``z`` with the derivative of the equation; 16-bit leaves are solved for in float32."""
         return cast_like(attach(self.rule, promote(z), tap=self.tap, **options), z)
-
-

@@ -80,5 +80,3 @@ class SemismoothNewton(Solver):
             lambda c: jnp.any(~c[1]) & (c[2] < HALVINGS), search, (one, jnp.isnan(size), 0)
         )
         return jnp.where(done, length, 0)
-
-
