@@ -12,9 +12,11 @@ and *guarded* where the implicit function theorem does not apply. Four places to
 from nsimplicit import derivatives, linear_solvers, prox, selections, solvers, splittings
 from nsimplicit._errors import DerivativeError, InputError, NsimplicitError
 from nsimplicit._version import __version__
+from nsimplicit.compare import compare
 from nsimplicit.custom_root import custom_fixed_point, custom_root, root_jvp, root_vjp
 from nsimplicit.diagnose import Diagnosis, diagnose
 from nsimplicit.fixed_point import Solution, fixed_point, root
+from nsimplicit.history import history
 from nsimplicit.host import host
 from nsimplicit.implicit import Report, equation_of, guards, tap
 from nsimplicit.primitives import abs as abs
@@ -48,6 +50,7 @@ __all__ = [
     "Solution",
     "__version__",
     "clip",
+    "compare",
     "custom_fixed_point",
     "custom_root",
     "derivatives",
@@ -56,6 +59,7 @@ __all__ = [
     "fixed_point",
     "guards",
     "hard_tanh",
+    "history",
     "host",
     "leaky_relu",
     "linear_solvers",
