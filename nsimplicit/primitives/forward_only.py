@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import Primitive
+from jax._src.core import Primitive  # jax.extend.core would import Pallas with it
 from jax.interpreters import ad, batching, mlir
 
 from nsimplicit._errors import DerivativeError

@@ -1,0 +1,60 @@
+"""Solutions that are fine, and solutions whose derivative must not be trusted, each for its own reason."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+import nsimplicit as nsi
+
+COVERED = frozenset({"diagnose", "Diagnosis"})
+
+_A = np.random.default_rng(0).normal(size=(12, 4))
+_B = _A @ np.array([1.0, -2.0, 0.0, 0.5])
+_TWIN = np.column_stack([_A, _A[:, 0]])
+_SINGULAR = jnp.array([[1.0, 1.0], [1.0, 1.0]])
+
+
+def _lasso(A, weight=0.1, step=None):
+    return nsi.splittings.ForwardBackward(nsi.prox.LeastSquares(A, _B), nsi.prox.L1(weight), step)
+
+
+def _solved(splitting, n):
+    return nsi.fixed_point(splitting, jnp.zeros(n), tol=1e-13, max_steps=100_000).z
+
+
+@nsi.custom_root(lambda x, a: x**2 - a, init_argnum=None)
+def _square_root(a):
+    return np.sqrt(a)
+
+
+@nsi.custom_root(lambda x, a: x**2 - 2 * a, init_argnum=None)
+def _of_another_problem(a):
+    return np.sqrt(a)
+
+
+@dataclass(frozen=True)
+class Row:
+    problem: Any
+    args: tuple
+    verdict: str
+    condition: float | None = None  # by NumPy, where the matrix is at hand
+    tolerance: float = 1e-6  # of the condition number, relative: SVD of a matrix built from products
+
+
+_DIAGONAL = jnp.array([1.0, 1e-3, 20.0])
+
+ROWS = {
+    "decorated solver": Row(_square_root, (np.array([4.0, 9.0]),), "fine", 1.5),
+    "optimality function": Row(lambda x, d: d * x - 1, (1 / _DIAGONAL, _DIAGONAL), "fine", 2e4),
+    "splitting": Row(_lasso(_A), (_solved(_lasso(_A), 4),), "fine"),
+    "forward solve stopped early": Row(_lasso(_A), (jnp.zeros(4),), "unconverged"),
+    "equation of another problem": Row(_of_another_problem, (np.array([4.0, 9.0]),), "unconverged"),
+    "duplicated column": Row(_lasso(_TWIN), (_solved(_lasso(_TWIN), 5),), "singular"),
+    "I - T' exactly singular": Row(nsi.equation_of(lambda z: z + 0 * _B[:2]), (jnp.ones(2),), "singular"),
+    "singular but consistent": Row(lambda x, b: _SINGULAR @ x - b, (jnp.ones(2), 2 * jnp.ones(2)), "singular"),
+    "nearly singular": Row(lambda x, d: d * x - 1, (jnp.array([1.0, 1e10]), jnp.array([1.0, 1e-10])), "ill conditioned", 1e10),
+    "nan in the solution": Row(lambda x, a: x - a, (jnp.array([jnp.nan]), jnp.array([1.0])), "unsolved"),
+    "beyond the dense size": Row(lambda x, a: 2 * x + jnp.sin(x) - a, (jnp.zeros(600), jnp.zeros(600)), "fine"),
+}
