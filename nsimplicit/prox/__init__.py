@@ -4,7 +4,7 @@ Each object is a pytree whose array leaves are its parameters, differentiated li
 """
 
 from nsimplicit.prox.base import Function, Set
-from nsimplicit.prox.functions import from_function, smooth
+from nsimplicit.prox.functions import FromFunction, Smooth, from_function, smooth
 from nsimplicit.prox.groups import L2, GroupL2
 from nsimplicit.prox.losses import Linear, SquaredL2, Zero
 from nsimplicit.prox.norms import L1, ElasticNet
@@ -21,6 +21,7 @@ __all__ = [
     "Box",
     "Conjugate",
     "ElasticNet",
+    "FromFunction",
     "Function",
     "GroupL2",
     "LeastSquares",
@@ -33,6 +34,7 @@ __all__ = [
     "SeparableSum",
     "Set",
     "Simplex",
+    "Smooth",
     "SquaredL2",
     "Translate",
     "Zero",

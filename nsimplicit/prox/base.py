@@ -165,7 +165,7 @@ def require(sign: str, param: Any, where: str, argument: str, meaning: str) -> N
             continue
         low = np.min(numbers.astype(float))
         if not (low > 0 if sign == "positive" else low >= 0):
-            found = f"the smallest {argument} is {low:g}, and it must be {sign}."
+            found = f"{'the smallest of ' if numbers.ndim else ''}{argument} is {low:g}, and must be {sign}."
             raise InputError(message(f"{where}({argument}=...)", found, meaning, f"a {sign} {argument}"))
 
 

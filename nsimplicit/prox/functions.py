@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import data, static
-from nsimplicit.prox.base import Function
+from nsimplicit._tree import cast_like, data, static
+from nsimplicit.prox.base import Function, as_float
 
 
 @data
@@ -88,6 +88,7 @@ class FromFunction(Function):
         """The prox for this step."""
 
         def prox(x: Any) -> Any:
+            x = jax.tree.map(as_float, x)
             out = self.proximal(x, step, *self.params)
             if jax.tree.structure(out) != jax.tree.structure(x) or jax.tree.map(jnp.shape, out) != jax.tree.map(
                 jnp.shape, x
@@ -100,7 +101,7 @@ class FromFunction(Function):
                         "prox(x, step, *params) that returns the tree and shapes of x",
                     )
                 )
-            return out
+            return cast_like(out, x)  # a loop cannot change its dtype half way
 
         return prox
 

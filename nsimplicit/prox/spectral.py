@@ -25,8 +25,9 @@ class LogDet(Function):
     V @ diag((lam + sqrt(lam**2 + 4 * s)) / 2) @ V.T``, where ``Y - s * C = V @ diag(lam) @ V.T``.
 
     Args:
-        C: (n, n), the empirical covariance; or one number. Used, as X and Y are, through its
-            symmetric part.
+        C: (n, n), the empirical covariance; or one number.
+
+    It lives on symmetric matrices: C, X and Y are replaced by their symmetric parts.
 
     Cost:
         O(n^3), one eigendecomposition per prox. The derivative divides by no difference of
