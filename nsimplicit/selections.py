@@ -14,6 +14,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
@@ -84,21 +85,24 @@ def weight(selection: Any, default: float, where: str, names: Mapping[str, float
     Raises:
         InputError: an unknown name, a weight outside [0, 1] or nan, or not a real number.
     """
-    if selection is None or (isinstance(selection, str) and selection == "jax"):
+    if selection is None:
         return default
-    if isinstance(selection, str) and selection in names:
-        return names[selection]
-    if isinstance(selection, Tracer):
-        if np.issubdtype(selection.dtype, np.floating) or selection.dtype.name == "bfloat16":
+    if isinstance(selection, str):
+        legal = {"jax": default, **names}
+        if selection in legal:
+            return legal[selection]
+    elif isinstance(selection, Tracer):
+        if jnp.issubdtype(selection.dtype, jnp.floating):
             one = np.ones((), selection.dtype)
             return lax.clamp(0 * one, lax.stop_gradient(selection), one)
-    elif not isinstance(selection, str | bool):
+    elif not isinstance(selection, bool):
         number = _real(selection)
         if number is not None and np.all((number >= 0) & (number <= 1)):
             return float(number) if number.ndim == 0 else number
+    shown = repr(selection) if isinstance(selection, str | bool | int | float | complex) else type(selection).__name__
     raise InputError(
         message(
-            f"{where}(selection={selection!r})",
+            f"{where}(selection={shown})",
             "a scalar kink takes a weight in [0, 1] or one of " + ", ".join(map(repr, ["jax", *names])) + ".",
             "At the kink the derivative is s·above' + (1-s)·below'; outside [0, 1] that is no derivative at all.",
             f"selection={default:g}, the default, or leave it out",
@@ -145,10 +149,10 @@ def tie(selection: Any, default: str, where: str) -> str:
     Raises:
         InputError: anything else.
     """
-    if selection is None or (isinstance(selection, str) and selection == "jax"):
+    if selection is None:
         return default
-    if isinstance(selection, str) and selection in TIES:
-        return selection
+    if isinstance(selection, str) and selection in ("jax", *TIES):
+        return default if selection == "jax" else selection
     raise InputError(
         message(
             f"{where}(selection={selection!r})",

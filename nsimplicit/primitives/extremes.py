@@ -136,7 +136,7 @@ def _extreme(
         if initial is not None and a.shape[along] == 0:
             return reduce(a, along, initial=initial).reshape(shape)
         value = reduce(lax.stop_gradient(a), along, keepdims=True)
-        params = dict(axis=along, tie=tie, descending=name == "max", start=0, stop=1)
+        params: dict[str, Any] = dict(axis=along, tie=tie, descending=name == "max", start=0, stop=1)
         a = bind(a, a, value, name=name, explicit=explicit, **params).reshape(shape)
     if initial is not None:
         combine = elementwise.maximum if name == "max" else elementwise.minimum
@@ -202,7 +202,7 @@ def _max_pool(
         return value
     x = jnp.pad(x, pads, constant_values=-jnp.inf)
     ends = [(n - 1) * step + 1 for n, step in zip(value.shape, strides, strict=True)]
-    places = [lax.slice(x, at, np.add(at, ends), strides) for at in np.ndindex(*window)]
+    places = [lax.slice(x, at, np.add(at, ends).tolist(), strides) for at in np.ndindex(*window)]
     entries = jnp.stack(places, -1)
-    params = dict(axis=-1, tie=tie, descending=True, start=0, stop=1)
+    params: dict[str, Any] = dict(axis=-1, tie=tie, descending=True, start=0, stop=1)
     return bind(entries, entries, value[..., None], name="max_pool", explicit=explicit, **params)[..., 0]

@@ -94,10 +94,10 @@ def sort(
 def _sort(a: Any, axis: int | None, tie: str, descending: bool, explicit: bool) -> jax.Array:
     a = jnp.asarray(a)
     a, axis = (a.ravel(), 0) if axis is None else (a, normalize_axis_index(axis, a.ndim))
-    value = sort_with_positions(lax.stop_gradient(a), axis)[0]
+    value, permutation = sort_with_positions(lax.stop_gradient(a), axis)
     value = lax.rev(value, (axis,)) if descending else value
-    params = dict(axis=axis, tie=tie, descending=descending, start=0, stop=a.shape[axis])
-    return bind(a, a, value, name="sort", explicit=explicit, **params)
+    params: dict[str, Any] = dict(axis=axis, tie=tie, descending=descending, start=0, stop=a.shape[axis])
+    return bind(a, a, value, permutation, name="sort", explicit=explicit, **params)
 
 
 def top_k(
@@ -144,7 +144,7 @@ def top_k(
 def _top_k(operand: Any, k: int, axis: int, tie: str, explicit: bool) -> tuple[jax.Array, jax.Array]:
     operand = jnp.asarray(operand)
     value, index = lax.top_k(lax.stop_gradient(operand), k, axis=axis)
-    params = dict(axis=axis, tie=tie, descending=True, start=0, stop=k)
+    params: dict[str, Any] = dict(axis=axis, tie=tie, descending=True, start=0, stop=k)
     return bind(operand, operand, value, name="top_k", explicit=explicit, **params), index
 
 
@@ -201,8 +201,9 @@ def _median(a: Any, axis: Any, keepdims: bool, tie: str, explicit: bool) -> jax.
     a = jnp.where(jnp.any(jnp.isnan(a), along, keepdims=True), jnp.nan, a)
     size = a.shape[along]
     start, stop = (size - 1) // 2, size // 2 + 1
-    value = lax.slice_in_dim(sort_with_positions(lax.stop_gradient(a), along)[0], start, stop, axis=along)
-    params = dict(axis=along, tie=tie, descending=False, start=start, stop=stop)
-    middle = bind(a, a, value, name="median", explicit=explicit, **params)
+    value, permutation = sort_with_positions(lax.stop_gradient(a), along)
+    value = lax.slice_in_dim(value, start, stop, axis=along)
+    params: dict[str, Any] = dict(axis=along, tie=tie, descending=False, start=start, stop=stop)
+    middle = bind(a, a, value, permutation, name="median", explicit=explicit, **params)
     low, high = (lax.index_in_dim(middle, i, along, keepdims=False) for i in (0, -1))
     return ((low + high) * 0.5).reshape(shape)

@@ -1,9 +1,13 @@
 """The companion of ``switch`` for sort-like operations: order statistics, linear in a payload.
 
-``ordering_p`` has three operands, ``key``, ``payload`` (one shape) and ``value``, and is the entries
+``ordering_p`` has the operands ``key``, ``payload`` (one shape) and ``value``, and is the entries
 ``start`` to ``stop`` of the payload sorted by the key along one axis. Like ``switch_p`` it *is*
 ``value``, computed beforehand by JAX's own operation; the key and the payload are there to be read.
 The key only orders: the derivative is the same selection of entries applied to the payload's tangent.
+
+A fourth operand is optional: the permutation of the stable ascending sort, where making the value
+made it too. Computing it again in the derivative rule would sort twice: XLA prunes the two sorts to
+what each needs before it could merge them.
 
 ``tie`` says what happens inside a block of equal keys:
 
@@ -29,7 +33,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from nsimplicit import selections
 from nsimplicit._errors import InputError, message
-from nsimplicit.primitives.switch import compiled, spread
+from nsimplicit.primitives.switch import Zero, compiled, spread
 
 __all__ = ["ordering"]
 
@@ -38,46 +42,23 @@ EXTREMES = ("max", "min", "max_pool")
 ordering_p = Primitive("ordering")
 
 
-def bind(
-    key: Any,
-    payload: Any,
-    value: Any,
-    *,
-    axis: int,
-    tie: str,
-    descending: bool,
-    start: int,
-    stop: int,
-    name: str,
-    explicit: bool,
-) -> jax.Array:
+def bind(key: Any, payload: Any, value: Any, *permutation: Any, axis: int, **params: Any) -> jax.Array:
     """Bind ``ordering_p``; nothing is broadcast, but varying mesh axes are joined."""
-    operands = _core.auto_insert_reshard(key, payload, lax.stop_gradient(value))
-    params = dict(tie=tie, descending=descending, start=start, stop=stop, name=name, explicit=explicit)
+    operands = _core.auto_insert_reshard(key, payload, lax.stop_gradient(value), *permutation)
     return ordering_p.bind(*operands, axis=axis % key.ndim, **params)
 
 
-@ordering_p.def_impl
-def _impl(key: Any, payload: Any, value: Any, **params: Any) -> Any:
-    del key, payload, params
-    return value
+ordering_p.def_impl(lambda key, payload, value, *permutation, **params: value)
+mlir.register_lowering(ordering_p, lambda ctx, key, payload, value, *permutation, **params: [value])
 
 
 @ordering_p.def_abstract_eval
-def _abstract_eval(key: Any, payload: Any, value: Any, *, axis: int, start: int, stop: int, **params: Any) -> Any:
-    _core.standard_vma_rule("ordering", key, payload, value)
-    expected = (*key.shape[:axis], stop - start, *key.shape[axis + 1 :])
-    assert key.shape == payload.shape and payload.dtype == value.dtype, (params, key, payload, value)
-    assert value.shape == expected, (params, value, expected)
+def _abstract_eval(key: Any, payload: Any, value: Any, *permutation: Any, axis: int, **params: Any) -> Any:
+    _core.standard_vma_rule("ordering", key, payload, value, *permutation)
+    expected = (*key.shape[:axis], params["stop"] - params["start"], *key.shape[axis + 1 :])
+    assert {x.shape for x in (payload, *permutation)} == {key.shape} and value.shape == expected, params
+    assert payload.dtype == value.dtype, params
     return value
-
-
-def _lower(ctx: Any, key: Any, payload: Any, value: Any, **params: Any) -> list[Any]:
-    del ctx, key, payload, params
-    return [value]
-
-
-mlir.register_lowering(ordering_p, _lower)
 
 
 def _batch(lane: Any, operands: Any, dims: Any, *, axis: int, **params: Any) -> tuple[Any, int | None]:
@@ -94,55 +75,48 @@ batching.fancy_primitive_batchers[ordering_p] = _batch
 
 def _jvp(primals: Any, tangents: Any, *, explicit: bool, **params: Any) -> tuple[Any, Any]:
     out = ordering_p.bind(*primals, explicit=explicit, **params)
-    payload_dot = tangents[1]
-    if type(payload_dot) is ad.Zero:
-        return out, ad.Zero.from_primal_value(out)
-    return out, arrange(lax.stop_gradient(primals[0]), payload_dot, **params)
+    key, _, _, *permutation = primals
+    if type(tangents[1]) is Zero:
+        return out, Zero.from_primal_value(out)
+    return out, arrange(lax.stop_gradient(key), tangents[1], *permutation, **params)
 
 
 ad.primitive_jvps[ordering_p] = _jvp
 
 
 def arrange(
-    key: Any, payload: Any, *, axis: int, tie: str, descending: bool, start: int, stop: int, name: str
+    key: Any, payload: Any, *permutation: Any, axis: int, tie: str, descending: bool, start: int, stop: int, name: str
 ) -> jax.Array:
     """The linear map itself, in operations JAX can transpose."""
-    if tie == "mean":
-        if name in EXTREMES:
-            return _mean_of_extremes(key, payload, axis, descending)
-        return _block_means(key, payload, axis, descending, start, stop)
-    index = _positions(key, axis, tie, descending, start, stop, name)
-    return _take(payload, index, axis)
-
-
-def _positions(key: Any, axis: int, tie: str, descending: bool, start: int, stop: int, name: str) -> jax.Array:
-    """Where the order statistics sit along the axis."""
     size = key.shape[axis]
     if name in EXTREMES:
+        if tie == "mean":
+            return _mean_of_extremes(key, payload, axis, descending)
         arg = lax.argmax if descending else lax.argmin
         at = arg(key if tie == "first" else lax.rev(key, (axis,)), axis, jnp.int32)
-        return lax.expand_dims(at if tie == "first" else size - 1 - at, (axis,))
+        return _take(payload, lax.expand_dims(at if tie == "first" else size - 1 - at, (axis,)), axis)
     if name == "top_k" and tie == "first":
         # The very call that made the value: XLA merges the two.
-        return jnp.moveaxis(lax.top_k(jnp.moveaxis(key, axis, -1), stop)[1], -1, axis)
-    if (tie == "first") != descending:
-        index = sort_with_positions(key, axis)[1]
-    else:
+        return _take(payload, lax.top_k(key, stop, axis=axis)[1], axis)
+    if tie != "mean" and (tie == "last") != descending:
         index = size - 1 - sort_with_positions(lax.rev(key, (axis,)), axis)[1]
-    index = lax.rev(index, (axis,)) if descending else index
-    return lax.slice_in_dim(index, start, stop, axis=axis)
+    else:
+        index = permutation[0] if permutation else sort_with_positions(key, axis)[1]
+    if descending:
+        index = lax.rev(index, (axis,))
+    if tie == "mean":
+        payload = _block_means(_take(key, index, axis), _take(payload, index, axis), axis)
+        return lax.slice_in_dim(payload, start, stop, axis=axis)
+    return _take(payload, lax.slice_in_dim(index, start, stop, axis=axis), axis)
 
 
 def sort_with_positions(key: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """Stable ascending sort with the positions it takes entries from.
-
-    Functions that compute a value by sorting call this as well, so that XLA merges the sort of the
-    value with the sort of the derivative, and drops the positions where nobody asks for them.
-    """
+    """Stable ascending sort, and the permutation that does it; XLA drops it where nobody reads it."""
     size = key.shape[axis]
     positions = lax.iota(jnp.int32, size).reshape([size if i == axis else 1 for i in range(key.ndim)])
     positions = _core.auto_insert_reshard(key, spread(positions, key))[1]
-    return tuple(lax.sort((key, positions), dimension=axis, is_stable=True, num_keys=1))
+    ordered, permutation = lax.sort((key, positions), dimension=axis, is_stable=True, num_keys=1)
+    return ordered, permutation
 
 
 def _take(x: jax.Array, index: jax.Array, axis: int) -> jax.Array:
@@ -166,15 +140,13 @@ def _mean_of_extremes(key: Any, payload: Any, axis: int, descending: bool) -> ja
     return lax.expand_dims(total, (axis,))
 
 
-def _block_means(key: Any, payload: Any, axis: int, descending: bool, start: int, stop: int) -> jax.Array:
-    """Sort the payload by the key, then replace every entry by the mean of its block of equal keys."""
+def _block_means(key: Any, payload: Any, axis: int) -> jax.Array:
+    """Replace every entry by the mean of its block of equal keys; both come sorted by the key."""
     size = key.shape[axis]
     if size == 0:
         return payload
-    ordered, index = sort_with_positions(key, axis)
-    payload = _take(payload, index, axis)
-    ordered, payload = (jnp.moveaxis(x, axis, -1) for x in (ordered, payload))
-    before, after = ordered[..., :-1], ordered[..., 1:]
+    key, payload = (jnp.moveaxis(x, axis, -1) for x in (key, payload))
+    before, after = key[..., :-1], key[..., 1:]
     starts = (before != after) & ~(jnp.isnan(before) & jnp.isnan(after))
     block = jnp.cumsum(jnp.pad(starts, [(0, 0)] * (key.ndim - 1) + [(1, 0)]), -1, dtype=jnp.int32)
 
@@ -186,9 +158,7 @@ def _block_means(key: Any, payload: Any, axis: int, descending: bool, start: int
 
     for _ in range(key.ndim - 1):
         means = jax.vmap(means)
-    result = means(payload, block)
-    result = lax.rev(result, (result.ndim - 1,)) if descending else result
-    return jnp.moveaxis(result[..., start:stop], -1, axis)
+    return jnp.moveaxis(means(payload, block), -1, axis)
 
 
 def ordering(
@@ -253,8 +223,9 @@ def _ordering(key: Any, payload: Any, tie: str, axis: int, descending: bool, sta
     key, payload = jnp.broadcast_arrays(key, payload)
     axis = normalize_axis_index(axis, key.ndim)
     start, stop, _ = slice(start, stop).indices(key.shape[axis])
-    params = dict(axis=axis, tie=tie, descending=descending, start=start, stop=stop, name="ordering")
-    value = arrange(*lax.stop_gradient((key, payload)), **params)
+    params: dict[str, Any] = dict(axis=axis, tie=tie, descending=descending, start=start, stop=stop, name="ordering")
+    permutation = sort_with_positions(lax.stop_gradient(key), axis)[1]
+    value = arrange(*lax.stop_gradient((key, payload)), permutation, **params)
     if not jnp.issubdtype(payload.dtype, jnp.inexact):
         return value
-    return bind(key, payload, value, explicit=True, **params)
+    return bind(key, payload, value, permutation, explicit=True, **params)

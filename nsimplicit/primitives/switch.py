@@ -39,6 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax._src import core as _core
+from jax.core import Tracer
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -48,7 +49,7 @@ from nsimplicit._errors import InputError, message
 __all__ = ["switch"]
 
 switch_p = Primitive("switch")
-_WEIGHT = 4
+Zero: Any = ad.Zero  # untyped in JAX
 
 
 def compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -86,30 +87,27 @@ def bind(*operands: Any, name: str, explicit: bool, at_nan: str = "nan") -> jax.
     if np.ndim(weight):
         selections.fits(weight, value.shape, name)
         weight = spread(weight, value)
-    operands = _core.auto_insert_reshard(left, right, above, below, weight, value)
-    return switch_p.bind(*operands, name=name, explicit=explicit, at_nan=at_nan)
+    joined = _core.auto_insert_reshard(left, right, above, below, weight, value)
+    return switch_p.bind(*joined, name=name, explicit=explicit, at_nan=at_nan)
 
 
 def _cast(x: Any, dtype: Any) -> Any:
     """Cast; a Python or NumPy scalar stays a NumPy one, so that a jaxpr keeps it as a literal."""
-    if isinstance(x, int | float | np.generic | np.ndarray) and np.ndim(x) == 0:
-        return np.asarray(x, dtype)[()]
-    return lax.convert_element_type(x, dtype)
+    known = np.ndim(x) == 0 and not isinstance(x, jax.Array)
+    return np.asarray(x, dtype)[()] if known else lax.convert_element_type(x, dtype)
 
 
 def spread(x: Any, like: jax.Array) -> jax.Array:
     """Broadcast to the shape and sharding of ``like``."""
-    if np.shape(x) == like.shape and not isinstance(x, np.generic):
+    if isinstance(x, jax.Array) and x.shape == like.shape:
         return x
     sharding = jax.typeof(like).sharding
     explicit = not sharding.mesh.empty and sharding.mesh._any_axis_explicit
     return jnp.broadcast_to(x, like.shape, out_sharding=sharding if explicit else None)
 
 
-@switch_p.def_impl
-def _impl(*operands: Any, **params: Any) -> Any:
-    del params
-    return operands[-1]
+switch_p.def_impl(lambda *operands, **params: operands[-1])
+mlir.register_lowering(switch_p, lambda ctx, *operands, **params: [operands[-1]])
 
 
 @switch_p.def_abstract_eval
@@ -122,28 +120,17 @@ def _abstract_eval(left: Any, right: Any, above: Any, below: Any, weight: Any, v
     return value
 
 
-def _lower(ctx: Any, *operands: Any, **params: Any) -> list[Any]:
-    del ctx, params
-    return [operands[-1]]
-
-
-mlir.register_lowering(switch_p, _lower)
-
-
 def _batch(lane: Any, operands: Any, dims: Any, **params: Any) -> tuple[Any, int | None]:
     if all(dim is None for dim in dims):  # nothing is mapped: a primal under vmap of a jvp stays unbatched
         return switch_p.bind(*operands, **params), None
-
-    def front(i: int, x: Any, dim: int | None) -> Any:
-        if i == _WEIGHT and dim is None and np.ndim(x) == 0:
-            return x
-        return batching.bdim_at_front(x, dim, lane.size, lane.explicit_mesh_axis)
-
-    operands = [front(i, x, dim) for i, (x, dim) in enumerate(zip(operands, dims, strict=True))]
-    weight, value = operands[_WEIGHT:]
+    one_for_all = dims[4] is None and np.ndim(operands[4]) == 0
+    *rest, weight, value = (
+        x if i == 4 and one_for_all else batching.bdim_at_front(x, dim, lane.size, lane.explicit_mesh_axis)
+        for i, (x, dim) in enumerate(zip(operands, dims, strict=True))
+    )
     if 0 < np.ndim(weight) < np.ndim(value):  # a scalar for each lane
-        operands[_WEIGHT] = spread(lax.expand_dims(weight, range(1, np.ndim(value))), value)
-    return switch_p.bind(*_core.auto_insert_reshard(*operands), **params), 0
+        weight = spread(lax.expand_dims(weight, range(1, np.ndim(value))), value)
+    return switch_p.bind(*_core.auto_insert_reshard(*rest, weight, value), **params), 0
 
 
 batching.fancy_primitive_batchers[switch_p] = _batch
@@ -152,13 +139,13 @@ batching.fancy_primitive_batchers[switch_p] = _batch
 def _jvp(primals: Any, tangents: Any, *, at_nan: str, **params: Any) -> tuple[Any, Any]:
     out = switch_p.bind(*primals, at_nan=at_nan, **params)
     left, right, _, _, weight, _ = primals
-    above, below = tangents[2:4]
-    if type(above) is ad.Zero and type(below) is ad.Zero:
-        return out, ad.Zero.from_primal_value(out)
-    known = None if np.ndim(weight) or isinstance(weight, jax.core.Tracer) else float(weight)
+    live = [type(tangent) is not Zero for tangent in tangents[2:4]]
+    if not any(live):
+        return out, Zero.from_primal_value(out)
+    known = None if np.ndim(weight) or isinstance(weight, Tracer) else float(weight)
     is_above, is_below = _branches(left, right, weight, known, at_nan)
-    zero = lax.full_like(below if type(above) is ad.Zero else above, 0)
-    rest = zero
+    rest = zero = lax.full_like(tangents[2] if live[0] else tangents[3], 0)
+    above, below = (tangent if is_live else zero for tangent, is_live in zip(tangents[2:4], live, strict=True))
     if at_nan in ("zero", "nan") or known not in (0.0, 1.0):
         weight = lax.stop_gradient(weight)
         shares = [weight, 1 - weight]
@@ -168,9 +155,8 @@ def _jvp(primals: Any, tangents: Any, *, at_nan: str, **params: Any) -> tuple[An
             off = jnp.where(branch, 0, 0 if at_nan == "zero" else np.nan).astype(weight.dtype)
             shares = [jnp.where(kink, share, off) for share in shares]
         for share, tangent in zip(shares, (above, below), strict=True):
-            if type(tangent) is not ad.Zero:
+            if tangent is not zero:
                 rest = share * tangent if rest is zero else rest + share * tangent
-    above, below = (zero if type(tangent) is ad.Zero else tangent for tangent in (above, below))
     return out, lax.select(is_above, above, lax.select(is_below, below, rest))
 
 

@@ -61,7 +61,7 @@ def clip(x: Any, /, min: Any = None, max: Any = None, *, selection: Any = None) 
 
 @compiled("explicit")
 def _clip(x: Any, min: Any, max: Any, lower: Any, upper: Any, explicit: bool) -> jax.Array:
-    params = dict(name="clip", explicit=explicit, at_nan="zero")
+    params: dict[str, Any] = dict(name="clip", explicit=explicit, at_nan="zero")
     x = jnp.asarray(x)
     if min is not None:
         x = at_lower(x, min, jnp.maximum(*lax.stop_gradient((min, x))), lower, **params)
@@ -101,7 +101,7 @@ def relu6(x: Any, *, selection: Any = None) -> jax.Array:
 
 @compiled("explicit")
 def _relu6(x: Any, lower: Any, upper: Any, explicit: bool) -> jax.Array:
-    params = dict(name="relu6", explicit=explicit, at_nan="below")
+    params: dict[str, Any] = dict(name="relu6", explicit=explicit, at_nan="below")
     x = at_lower(x, 0, jnp.maximum(lax.stop_gradient(x), 0), lower, **params)
     return at_upper(x, 6, jnp.minimum(lax.stop_gradient(x), 6), upper, **params)
 
@@ -140,7 +140,7 @@ def hard_tanh(x: Any, *, selection: Any = None) -> jax.Array:
 
 @compiled("explicit")
 def _hard_tanh(x: Any, lower: Any, upper: Any, explicit: bool) -> jax.Array:
-    params = dict(name="hard_tanh", explicit=explicit, at_nan="above")
+    params: dict[str, Any] = dict(name="hard_tanh", explicit=explicit, at_nan="above")
     plain = lax.stop_gradient(jnp.asarray(x))
     x = at_lower(x, -1, jnp.where(plain < -1, -1, plain), lower, **params)
     return at_upper(x, 1, jax.nn.hard_tanh(plain), upper, **params)
