@@ -16,13 +16,16 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import Space, is_float, promote
+from nsimplicit._tree import Space, cast_like, promote
 from nsimplicit.derivatives.base import Derivative
 from nsimplicit.derivatives.implicit import Implicit
+from nsimplicit.implicit.arguments import check_fit, equation_arguments
 from nsimplicit.implicit.equation import Equation, FixedPoint, Problem, Root
-from nsimplicit.implicit.process import Bound, Consts, Outcome, Process
-from nsimplicit.implicit.rule import trace_equation
+from nsimplicit.implicit.known_root import root_jvp as root_jvp
+from nsimplicit.implicit.known_root import root_vjp as root_vjp
+from nsimplicit.implicit.process import opaque
 from nsimplicit.implicit.tap import Report
+from nsimplicit.implicit.traced import trace_equation
 from nsimplicit.linear_solvers.custom import Custom
 
 
@@ -34,6 +37,7 @@ def custom_root(
     *,
     derivative: Derivative = Implicit(),
     init_argnum: int | None = 0,
+    axis_name: str | tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Any]], ImplicitFunction]:
     """Decorate ``solver(init, *args, **kwargs) -> z`` where F(z, args, kwargs) = 0.
 
@@ -49,13 +53,15 @@ def custom_root(
         reference_signature: a function whose signature names the arguments; default the solver's.
         derivative: how the solution is differentiated.
         init_argnum: position of the starting point, which F does not get; ``None``: there is none.
+        axis_name: mesh axes over which one solution is split inside ``shard_map``.
 
     Returns:
         A decorator. What it returns is called like the solver and has ``.equation`` and
         ``.reporting(tap)``. The derivative with respect to the starting point is zero.
 
     Raises:
-        InputError: the residual is not square, or the solution has no floating-point leaf.
+        InputError: the residual is not square, the solution has no floating-point leaf, or the
+            equation cannot be called with the solver's arguments.
 
     Example:
         >>> import jax, jax.numpy as jnp, nsimplicit as nsi
@@ -69,10 +75,9 @@ def custom_root(
         M. Blondel et al., Efficient and modular implicit differentiation, NeurIPS 2022;
         J. Bolte et al., Nonsmooth implicit differentiation, NeurIPS 2021, Theorem 2.
     """
-    if solve is not None:
-        derivative = dataclasses.replace(derivative, linear_solver=Custom(solve))  # pyright: ignore
+    derivative = _with_solve(derivative, solve, "custom_root")
     return lambda solver: ImplicitFunction(
-        solver, optimality_fun, Root, has_aux, reference_signature, derivative, init_argnum, None
+        solver, optimality_fun, Root, has_aux, reference_signature, derivative, init_argnum, axis_name
     )
 
 
@@ -84,6 +89,7 @@ def custom_fixed_point(
     *,
     derivative: Derivative = Implicit(),
     init_argnum: int | None = 0,
+    axis_name: str | tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Any]], ImplicitFunction]:
     """Decorate ``solver(init, *args, **kwargs) -> z`` where z = T(z, args, kwargs).
 
@@ -96,9 +102,10 @@ def custom_fixed_point(
         reference_signature: as in :func:`custom_root`.
         derivative: as in :func:`custom_root`; also ``OneStep``, ``Truncated``, ``Neumann``.
         init_argnum: as in :func:`custom_root`.
+        axis_name: as in :func:`custom_root`.
 
     Returns:
-        A decorator, as :func:`custom_root`.
+        A decorator.
 
     Example:
         >>> import jax, jax.numpy as jnp, nsimplicit as nsi
@@ -108,55 +115,54 @@ def custom_fixed_point(
         >>> float(jax.grad(square_root)(4.0))
         0.25
     """
-    if solve is not None:
-        derivative = dataclasses.replace(derivative, linear_solver=Custom(solve))  # pyright: ignore
+    derivative = _with_solve(derivative, solve, "custom_fixed_point")
     return lambda solver: ImplicitFunction(
-        solver, fixed_point_fun, FixedPoint, has_aux, reference_signature, derivative, init_argnum, None
+        solver, fixed_point_fun, FixedPoint, has_aux, reference_signature, derivative, init_argnum, axis_name
     )
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class ImplicitFunction(Problem):
     """A solver with the derivative of its equation; called like the solver.
 
     Attributes:
         equation: the optimality function, or the fixed-point map.
+        form: which of the two it is.
     """
 
-    def __init__(self, solver, equation, form, has_aux, reference, derivative, init_argnum, tap) -> None:
-        """Keep the solver and what it solves; made by the decorators."""
-        functools.update_wrapper(self, solver)
-        self.solver = solver
-        self.equation = equation
-        self._form: Callable[..., Equation] = form
-        self._has_aux = has_aux
-        self._reference = reference
-        self.derivative = derivative
-        self._init_argnum = init_argnum
-        self._tap = tap
-        self._where = (
-            "custom_root" if form is Root else "custom_fixed_point"
-        ) + f"({_name(equation)})({_name(solver)})"
+    solver: Callable[..., Any]
+    equation: Callable[..., Any]
+    form: Callable[..., Equation]
+    has_aux: bool
+    reference_signature: Callable[..., Any] | None
+    derivative: Derivative
+    init_argnum: int | None
+    axis_name: str | tuple[str, ...]
+    tap: Report | None = None
+
+    def __post_init__(self) -> None:
+        """Look like the solver: its name, its docstring, its signature."""
+        functools.update_wrapper(self, self.solver, updated=())
+        decorator = "custom_root" if self.form is Root else "custom_fixed_point"
+        self._where = f"{decorator}({_name(self.equation)})({_name(self.solver)})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Solve; the derivative is attached."""
-        z, rest, theta, container = self._run(args, kwargs)
-        z = self._differentiate(z, theta)
-        rest = jax.tree.map(_cut, rest)
-        if not self._has_aux:
+        z, rest, container = self._run(args, kwargs)
+        z = self._differentiate(z, *self._theta(args, kwargs))
+        if not self.has_aux:
             return z
+        rest = jax.tree.map(_cut, rest)
         return container(z, *rest) if hasattr(container, "_fields") else container([z, *rest])
 
     def formulate(self, *args: Any, **kwargs: Any) -> tuple[Any, Equation]:
         """Solve, without derivative; the solution and its equation."""
-        z, _, (rest, named), _ = self._run(args, kwargs)
-        return z, self._form((lambda z: self.equation(z, *rest, **named),))
+        z = self._run(args, kwargs)[0]
+        return z, self._equation(z, *self._theta(args, kwargs))
 
-    def _run(self, args: tuple, kwargs: dict) -> tuple[Any, tuple, tuple, type]:
-        """The solution, what else was returned, the equation's arguments, the container's type."""
-        given, theta, _ = self._arguments(args, kwargs)
-        out = self.solver(*jax.tree.map(_cut, given[0]), **jax.tree.map(_cut, given[1]))
-        z, rest = (out[0], tuple(out[1:])) if self._has_aux else (out, ())
-        return jax.tree.map(lambda x: jax.lax.stop_gradient(jnp.asarray(x)), z), rest, theta, type(out)
+    def reporting(self, tap: Report) -> ImplicitFunction:
+        """The same function, whose backward pass writes its report into the gradient of ``tap``."""
+        return dataclasses.replace(self, tap=tap)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method: the solver is bound, and the equation too where its first argument is self."""
@@ -164,157 +170,81 @@ class ImplicitFunction(Problem):
             return self
         first = next(iter(inspect.signature(self.equation).parameters), None)
         equation = functools.partial(self.equation, instance) if first == "self" else self.equation
-        return self._copy(solver=functools.partial(self.solver, instance), equation=equation)
+        # An instance may be a pytree with traced leaves: the solver is not differentiated in them.
+        solver = functools.partial(self.solver, jax.tree.map(_cut, instance))
+        return dataclasses.replace(self, solver=solver, equation=equation)
 
-    def reporting(self, tap: Report) -> ImplicitFunction:
-        """The same function, whose backward pass writes its report into the gradient of ``tap``."""
-        return self._copy(tap=tap)
+    def _run(self, args: tuple, kwargs: dict) -> tuple[Any, tuple, type]:
+        """The solution, what else the solver returned, and the type of the container of both."""
+        args, kwargs = jax.tree.map(_cut, (args, kwargs))
+        out = self.solver(*args, **kwargs)
+        z, rest = out, ()
+        if self.has_aux:
+            if not isinstance(out, tuple | list) or not out:
+                raise InputError(
+                    message(
+                        self._where,
+                        f"has_aux=True, and the solver returned {type(out).__name__}.",
+                        "With has_aux the solver returns a tuple or list whose first entry is the solution.",
+                        "return solution, aux",
+                    )
+                )
+            z, rest = out[0], tuple(out[1:])
+        return jax.tree.map(self._array, z), rest, type(out)
 
-    def _copy(self, **changes: Any) -> ImplicitFunction:
-        made = {
-            "solver": self.solver,
-            "equation": self.equation,
-            "form": self._form,
-            "has_aux": self._has_aux,
-            "reference": self._reference,
-            "derivative": self.derivative,
-            "init_argnum": self._init_argnum,
-            "tap": self._tap,
-        }
-        return ImplicitFunction(**(made | changes))
-
-    def _arguments(self, args: tuple, kwargs: dict) -> tuple[tuple, tuple, Any]:
-        """What the solver is called with, and what the equation gets beside z.
-
-        Arguments the caller gave go to both, in the form they were given. Defaults of the solver
-        go to the equation only where it has a parameter of that name and no default of its own.
-        """
-        signature = inspect.signature(self._reference or self.solver)
-        skip = self._init_argnum
-        positional = list(args)
-        named = dict(kwargs)
-        if skip is not None:
-            if len(positional) > skip:
-                del positional[skip]
-            else:
-                names = list(signature.parameters)
-                named.pop(names[skip] if skip < len(names) else "", None)
-        accepts = inspect.signature(self.equation).parameters
-        bound = signature.bind_partial(*args, **kwargs)
-        for name, parameter in signature.parameters.items():
-            wanted = name in accepts and accepts[name].default is inspect.Parameter.empty
-            if name not in bound.arguments and parameter.default is not inspect.Parameter.empty and wanted:
-                named[name] = parameter.default
-        return (args, kwargs), (tuple(positional), named), None
-
-    def _differentiate(self, z: Any, theta: tuple[tuple, dict]) -> Any:
-        rest, named = theta
-        wide, (rest, named) = promote(z), promote((rest, named))
-        form = self._form((lambda z: self.equation(z, *rest, **named),))
+    def _array(self, x: Any) -> jax.Array:
+        """A leaf of the solution as an array, without the derivative of the solver's own steps."""
         try:
-            traced, vector, combine = trace_equation(form, wide, Space(), self._where)
+            return jax.lax.stop_gradient(jnp.asarray(x))
         except TypeError as error:
-            raise _mismatch(self, rest, named, error) from error
+            raise InputError(
+                message(
+                    self._where,
+                    f"the solution has a leaf of type {type(x).__name__}, which is no array.",
+                    "A solution is an array or a tree of arrays.",
+                    "return the array itself, e.g. result.x",
+                    "has_aux=True, and return (solution, result)",
+                )
+            ) from error
 
-        def run(consts: Consts) -> Outcome:
-            del consts
-            zero = jnp.zeros(())
-            return Outcome(vector, zero, zero, zero == 0)
+    def _theta(self, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        """What the equation gets beside the solution."""
+        named = self.reference_signature or self.solver
+        return equation_arguments(named, self.equation, self.init_argnum, args, kwargs)
 
-        def tail(consts: Consts, z: Any, damping: float) -> Any:
-            return jax.tree.map(lambda x, y: x + damping * (y - x), z, Bound(traced, consts).map(z))
+    def _equation(self, z: Any, rest: tuple, named: dict) -> Equation:
+        check_fit(self.equation, z, rest, named, self._where)
+        return self.form((lambda z: self.equation(z, *rest, **named),))
 
-        process = Process(
-            traced=traced,
-            rule=traced,
-            run=run,
-            where=self._where,
-            tail=None if form.is_root else tail,
-            contracts=not form.is_root,
-            tap=self._tap,
-        )
-        solved = combine(self.derivative.solve(process).z)
-        return jax.tree.map(lambda new, old: new.astype(old.dtype) if is_float(old) else old, solved, z)
+    def _differentiate(self, z: Any, rest: tuple, named: dict) -> Any:
+        wide, (rest, named) = promote(z), promote((rest, named))
+        equation = self._equation(wide, rest, named)
+        space = Space(axis_name=(self.axis_name,) if isinstance(self.axis_name, str) else tuple(self.axis_name))
+        traced, vector, combine = trace_equation(equation, wide, space, self._where)
 
-
-def _cut(x: Any) -> Any:
-    return jax.lax.stop_gradient(x) if hasattr(x, "dtype") or isinstance(x, float | complex) else x
-
-
-def _name(fun: Any) -> str:
-    return getattr(fun, "__name__", type(fun).__name__)
+        process = opaque(traced, vector, self._where, self.tap)
+        return cast_like(combine(self.derivative.solve(process).z), z)
 
 
-def _mismatch(fit: ImplicitFunction, rest: tuple, named: dict, error: TypeError) -> Exception:
-    if "argument" not in str(error):
-        return error
-    return InputError(
+def _with_solve(derivative: Derivative, solve: Callable[..., Any] | None, where: str) -> Derivative:
+    if solve is None:
+        return derivative
+    if isinstance(derivative, Implicit):
+        return dataclasses.replace(derivative, linear_solver=Custom(solve))
+    raise InputError(
         message(
-            fit._where,
-            f"the equation could not be called with the solution, {len(rest)} positional arguments and the "
-            f"keywords {sorted(named)}: {error}.",
-            "The equation gets the arguments of the solver, with the solution in the place of the starting point.",
-            "give both functions the same parameters",
-            "init_argnum=None if the solver takes no starting point",
+            f"{where}(solve=..., derivative={derivative})",
+            "this derivative solves no linear system.",
+            "solve(matvec, b) is shorthand for the linear solver of derivatives.Implicit.",
+            "leave solve out",
+            "leave derivative out",
         )
     )
 
 
-def root_jvp(
-    optimality_fun: Callable[..., Any],
-    sol: Any,
-    args: tuple[Any, ...],
-    tangents: tuple[Any, ...],
-    solve: Callable[..., Any] | None = None,
-) -> Any:
-    """The derivative of the root of F(., args) along tangents of args, from a known root.
-
-    Args:
-        optimality_fun: F(sol, args).
-        sol: a root.
-        args: the other arguments of F.
-        tangents: one tangent per argument, like ``args``.
-        solve: ``solve(matvec, b)``; default the package's choice.
-
-    Returns:
-        The tangent of the root, like ``sol``.
-
-    Example:
-        >>> import nsimplicit as nsi
-        >>> float(nsi.root_jvp(lambda x, a: x**2 - a, 2.0, (4.0,), (1.0,)))
-        0.25
-    """
-    args, tangents = jax.tree.map(jnp.asarray, (tuple(args), tuple(tangents)))
-    return jax.jvp(_known(optimality_fun, sol, solve), args, tangents)[1]
+def _cut(x: Any) -> Any:
+    return jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x
 
 
-def root_vjp(
-    optimality_fun: Callable[..., Any],
-    sol: Any,
-    args: tuple[Any, ...],
-    cotangent: Any,
-    solve: Callable[..., Any] | None = None,
-) -> tuple[Any, ...]:
-    """The cotangents of args for a cotangent of the root of F(., args).
-
-    Args:
-        optimality_fun: F(sol, args).
-        sol: a root.
-        args: the other arguments of F.
-        cotangent: like ``sol``.
-        solve: ``solve(matvec, b)``; default the package's choice.
-
-    Returns:
-        One cotangent per argument.
-
-    Example:
-        >>> import nsimplicit as nsi
-        >>> [float(v) for v in nsi.root_vjp(lambda x, a: x**2 - a, 2.0, (4.0,), 1.0)]
-        [0.25]
-    """
-    out, pull = jax.vjp(_known(optimality_fun, sol, solve), *args)
-    return pull(jax.tree.map(lambda c, o: jnp.asarray(c, o.dtype), cotangent, out))
-
-
-def _known(optimality_fun: Callable[..., Any], sol: Any, solve: Callable[..., Any] | None) -> Callable[..., Any]:
-    return custom_root(optimality_fun, solve=solve, init_argnum=None)(lambda *args: sol)
+def _name(fun: Any) -> str:
+    return _name(fun.func) if isinstance(fun, functools.partial) else getattr(fun, "__name__", type(fun).__name__)

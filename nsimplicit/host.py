@@ -9,8 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from nsimplicit._errors import InputError, message
+from nsimplicit.calculus.replay import vary, varying
 
 
 def host(
@@ -19,10 +21,12 @@ def host(
     """Make a NumPy function callable under jit, vmap and grad (with zero derivative of its own).
 
     Args:
-        fun: takes and returns trees of NumPy arrays.
+        fun: takes and returns trees of NumPy arrays. A 0-dimensional array arrives as a NumPy
+            scalar, a PRNG key as its key data; what is no array arrives as it is.
         like: what ``fun`` returns: a tree of arrays or ``jax.ShapeDtypeStruct``, or a function of
             the arguments giving one; default the first argument (a starting point).
-        vmap_method: as in ``jax.pure_callback``: "sequential" calls once per lane.
+        vmap_method: as in ``jax.pure_callback``: "sequential" calls once per lane, "expand_dims" and
+            "broadcast_all" call once with leading lane axes.
 
     Returns:
         A JAX function. Its result is cast to the dtypes of ``like``; a wrong shape is named.
@@ -40,16 +44,20 @@ def host(
     @functools.wraps(fun)
     def call(*args: Any, **kwargs: Any) -> Any:
         arrays, rest = _split((args, kwargs))
-        arrays = [jax.lax.stop_gradient(x) for x in arrays]
         given_args, given_kwargs = rest(arrays)
         template = given_args[0] if like is None else like(*given_args, **given_kwargs) if callable(like) else like
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), template)
+        arrays = [lax.stop_gradient(_data(x)) for x in arrays]
+        ndims = [x.ndim for x in arrays]
 
         def run(*values: Any) -> Any:
-            a, k = rest([np.asarray(v) for v in values])
-            return _conform(fun(*a, **k), shapes, getattr(fun, "__name__", "fun"))
+            a, k = rest([np.asarray(v)[()] for v in values])
+            lanes = [np.shape(v)[: np.ndim(v) - n] for v, n in zip(values, ndims, strict=True)]
+            return _conform(fun(*a, **k), shapes, np.broadcast_shapes(*lanes), getattr(fun, "__name__", "fun"))
 
-        return jax.pure_callback(run, shapes, *arrays, vmap_method=vmap_method)
+        out = jax.pure_callback(run, shapes, *arrays, vmap_method=vmap_method)
+        # JAX types a callback's result as equal on every device of a mesh; it is so where its arguments are.
+        return vary(out, varying(*arrays))
 
     return call
 
@@ -57,7 +65,7 @@ def host(
 def _split(tree: Any) -> tuple[list[jax.Array], Callable[[list[Any]], Any]]:
     """The array leaves, and the tree with others in their place; what is no array stays."""
     leaves, treedef = jax.tree.flatten(tree)
-    arrays = [hasattr(x, "dtype") or isinstance(x, float) for x in leaves]
+    arrays = [hasattr(x, "dtype") for x in leaves]
 
     def rest(values: list[Any]) -> Any:
         new = iter(values)
@@ -66,14 +74,18 @@ def _split(tree: Any) -> tuple[list[jax.Array], Callable[[list[Any]], Any]]:
     return [jnp.asarray(x) for a, x in zip(arrays, leaves, strict=True) if a], rest
 
 
-def _conform(out: Any, shapes: Any, name: str) -> Any:
-    expected = [s.shape for s in jax.tree.leaves(shapes)]
+def _data(x: jax.Array) -> jax.Array:
+    return jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+def _conform(out: Any, shapes: Any, lanes: tuple[int, ...], name: str) -> Any:
+    expected = [(*lanes, *s.shape) for s in jax.tree.leaves(shapes)]
     if jax.tree.structure(out) != jax.tree.structure(shapes) or [np.shape(x) for x in jax.tree.leaves(out)] != expected:
         got = jax.tree.map(np.shape, out)
         raise InputError(
             message(
                 f"host({name})",
-                f"the function returned {got}, expected {jax.tree.map(lambda s: s.shape, shapes)}.",
+                f"the function returned {got}, expected {jax.tree.map(lambda s: (*lanes, *s.shape), shapes)}.",
                 "The shape of a host function's result must be known before it runs.",
                 "like=lambda *args: an array of the right shape",
                 "reshape the result in the function",

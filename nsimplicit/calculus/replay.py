@@ -34,6 +34,10 @@ class Program:
         out = core.eval_jaxpr(self.jaxpr, consts, *jax.tree.leaves(args))
         return self.out_tree.unflatten(out)
 
+    def varying(self) -> frozenset[str]:
+        """The mesh axes over which a result differs between devices inside ``shard_map``."""
+        return varying(*(v.aval for v in self.jaxpr.outvars))
+
     def collective_axes(self) -> frozenset[str]:
         """The mesh axes over which the program communicates."""
         names: set[str] = set()
@@ -60,9 +64,20 @@ def checks_replication(axis_name: str) -> bool:
     return bool(varying(lax.axis_index(axis_name)))
 
 
-def varying(x: Any) -> frozenset[str]:
-    """The mesh axes over which an array differs between devices inside ``shard_map``."""
-    return frozenset(getattr(jax.typeof(x).manual_axis_type, "varying", ()))
+def varying(*arrays: Any) -> frozenset[str]:
+    """The mesh axes over which any of the arrays (or their types) differs between devices inside ``shard_map``."""
+    types = [x if isinstance(x, core.AbstractValue) else jax.typeof(x) for x in arrays]
+    return frozenset().union(*(getattr(t.manual_axis_type, "varying", ()) for t in types))
+
+
+def vary(tree: Any, axes: frozenset[str]) -> Any:
+    """The tree, each leaf of it typed as varying over ``axes`` at least; transposes to a sum."""
+
+    def cast(x: Any) -> Any:
+        extra = axes - varying(x)
+        return lax.pcast(x, tuple(sorted(extra)), to="varying") if extra else x
+
+    return jax.tree.map(cast, tree)
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:

@@ -26,7 +26,7 @@ from jax import lax
 
 from nsimplicit._errors import DerivativeError, InputError, message
 from nsimplicit._tree import subtract
-from nsimplicit.linear_solvers.krylov import lsqr
+from nsimplicit.linear_solvers.lsqr import lsqr
 from nsimplicit.linear_solvers.operator import LinearSolution, Operator, Vector, coarsest_eps, quotient
 
 ON_FAILURE = ("nan", "drop", "least_squares", "ignore", "raise", "warn")

@@ -26,7 +26,6 @@ Three traps, each with a regression test:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,80 +33,15 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from nsimplicit._errors import InputError, message
-from nsimplicit._tree import Space, add, blank_like, cast_like, is_float, partition
-from nsimplicit.calculus.replay import Program, checks_replication, trace, varying
-from nsimplicit.implicit.equation import Equation
+from nsimplicit._tree import add, blank_like, cast_like, is_float
+from nsimplicit.calculus.replay import vary, varying
 from nsimplicit.implicit.guards import Checked, GuardBase, Solved, check
 from nsimplicit.implicit.tap import Report, record
+from nsimplicit.implicit.traced import Traced as Traced
+from nsimplicit.implicit.traced import trace_equation as trace_equation
 from nsimplicit.linear_solvers.anchor import anchor
 from nsimplicit.linear_solvers.auto import Auto
 from nsimplicit.linear_solvers.operator import LinearSolver, Operator, Vector
-
-
-@dataclasses.dataclass(frozen=True)
-class Traced:
-    """An equation traced at a state: one program per map, and what they closed over."""
-
-    equation: Equation
-    programs: tuple[Program, ...]
-    space: Space
-
-    @property
-    def consts(self) -> tuple[tuple[Any, ...], ...]:
-        """The constants of each program: what derivatives are taken in."""
-        return tuple(p.consts for p in self.programs)
-
-    def end(self, consts: Sequence[Sequence[Any]], z: Vector) -> Vector:
-        """The end of the chain of maps at z."""
-        for program, captured in zip(self.programs, consts, strict=True):
-            z = program(captured, z)
-        return z
-
-    def linearise(self, consts: Sequence[Sequence[Any]], z: Vector) -> tuple[Vector, Operator]:
-        """The residual at z and the operator M there."""
-        point, products = z, []
-        for program, captured in zip(self.programs, consts, strict=True):
-            point, product = jax.linearize(lambda v, program=program, captured=captured: program(captured, v), point)
-            products.append(product)
-        return self.equation.residual(z, point), self.equation.operator(tuple(products), self.space)
-
-
-def trace_equation(equation: Equation, z: Any, space: Space, where: str) -> tuple[Traced, Vector, Any]:
-    """Trace an equation at z, once, and check that it fits: structure, size, dtype, collectives.
-
-    Args:
-        equation: the equation, on trees like ``z``.
-        z: the state; 16-bit leaves must have been promoted.
-        space: the inner product of states.
-        where: the call, for error messages.
-
-    Returns:
-        The traced equation, the vector of z's differentiable leaves, and the way back to the tree.
-    """
-    vector, combine = partition(z)
-    if not jax.tree.leaves(vector):
-        found = jax.tree.map(lambda x: str(jnp.result_type(x)), z)
-        raise InputError(
-            message(
-                where,
-                f"the solution has no floating-point leaf: {found}.",
-                "A derivative needs a solution that can move.",
-                "return the solution as floats, e.g. z.astype(float)",
-                "return integers as aux: has_aux=True",
-            )
-        )
-    programs, point = [], vector
-    for apply in equation.maps:
-
-        def leaf_level(v: Vector, apply=apply) -> Vector:
-            out = apply(combine(v))
-            return _fit(out, z, v, equation.is_root, where)
-
-        program = trace(leaf_level, point)
-        _check_collectives(program, vector, space, where)
-        programs.append(program)
-    return Traced(equation, tuple(programs), space), vector, combine
 
 
 def attach(
@@ -153,23 +87,28 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
     leaves, treedef = jax.tree.flatten(consts)
     dots = treedef.flatten_up_to(consts_dot)
     live = [i for i, d in enumerate(dots) if not isinstance(d, SymbolicZero) and is_float(leaves[i])]
+    theta_dot = [jnp.asarray(dots[i]) for i in live]
     probes = [d for d in jax.tree.leaves(tap_dot) if not isinstance(d, SymbolicZero)]
-    moving = [dots[i] for i in live] + probes
+    moving = theta_dot + probes
     if not moving:
         return jax.tree.map(jnp.zeros_like, z)
 
+    # A lane whose solve diverged fails its guard, and may be dropped: its adjoint is then zero, which
+    # must not meet a nan of dE/dtheta here.
+    finite = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), z)
+
     def end(*values: jax.Array) -> Vector:
         filled = dict(zip(live, values, strict=True))
-        return traced.end(treedef.unflatten([filled.get(i, x) for i, x in enumerate(leaves)]), z)
+        return traced.end(treedef.unflatten([filled.get(i, x) for i, x in enumerate(leaves)]), finite)
 
     if live:
-        _, tangent = jax.jvp(end, [leaves[i] for i in live], [dots[i] for i in live])
+        _, tangent = jax.jvp(end, [leaves[i] for i in live], theta_dot)
         b = add(traced.equation.right_hand_side(tangent), blank_like(z))
     else:
         b = blank_like(z)
     residual, operator = traced.linearise(consts, z)
     space = traced.space
-    forward = space.norm(residual) / (1 + space.norm(z))
+    forward = lax.stop_gradient(space.norm(residual) / (1 + space.norm(z)))
     probe = jax.tree.map(lambda d: jnp.zeros(d.shape, d.dtype) if isinstance(d, SymbolicZero) else d, tap_dot)
 
     def product(system: tuple[Vector, Any]) -> tuple[Vector, Any]:
@@ -201,53 +140,13 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
             condition=jnp.where(jnp.isnan(solution.condition), 0.0, solution.condition),
             forward_residual=forward,
         )
-        kept = None if tap.adjoint is None else cast_like(checked.value, tap.adjoint)
+        # What is passed in next time must be a possible start: a failed solve leaves none.
+        start = space.where(checked.failed, blank_like(b), checked.value)
+        kept = None if tap.adjoint is None else cast_like(jax.tree.map(jnp.nan_to_num, start), tap.adjoint)
         return checked.value, add(dataclasses.replace(report, adjoint=kept), blank_like(extra))
 
-    system = (anchor(b, moving), anchor(probe, moving))
-    return lax.custom_linear_solve(product, system, solve, transpose_solve)[0]
-
-
-def _fit(out: Any, z: Any, vector: Vector, is_root: bool, where: str) -> Vector:
-    """The output of a map as a vector like ``vector``; errors name what does not fit."""
-    got, _ = partition(out)
-    same = jax.tree.structure(out) == jax.tree.structure(z)
-    sizes = [[jnp.shape(x) for x in jax.tree.leaves(v)] for v in (got, vector)]
-    if sizes[0] == sizes[1] and (same or is_root):
-        return cast_like(jax.tree.unflatten(jax.tree.structure(vector), jax.tree.leaves(got)), vector)
-    total = [sum(x.size for x in jax.tree.leaves(v)) for v in (got, vector)]
-    if is_root and total[0] == total[1]:
-        space = Space()
-        flat, _ = space.ravel(got)
-        return space.ravel(vector)[1](flat)
-    what = "residual" if is_root else "fixed-point map"
-    described = [jax.tree.map(lambda x: jax.typeof(x).str_short(), t) for t in (out, z)]
-    raise InputError(
-        message(
-            where,
-            f"the {what} returns {described[0]} ({total[0]} numbers), the solution is {described[1]} ({total[1]}).",
-            "The equation must be square: as many equations as unknowns."
-            if is_root
-            else "A fixed-point map returns a state like the one it is given.",
-            f"print the shapes of the {what} at the solution",
-            "check that the equation gets the arguments in the solver's order",
-        )
-    )
-
-
-def _check_collectives(program: Program, vector: Vector, space: Space, where: str) -> None:
-    missing = {
-        name
-        for name in program.collective_axes() - set(space.axis_name)
-        if any(name in varying(x) for x in jax.tree.leaves(vector)) or not checks_replication(name)
-    }
-    if missing:
-        names = ", ".join(sorted(missing))
-        raise InputError(
-            message(
-                where,
-                f"the equation communicates over the mesh axis {names}, over which the state is split.",
-                "Norms and stopping tests must be summed over it, or devices stop at different steps and hang.",
-                f"axis_name={tuple(sorted(missing))!r}",
-            )
-        )
+    # Every leaf of the system must vary over the same mesh axes: JAX types all results alike.
+    axes = varying(*jax.tree.leaves(b))
+    system = (anchor(b, moving), anchor(vary(probe, axes), moving))
+    out, extra = lax.custom_linear_solve(product, system, solve, transpose_solve)
+    return anchor(out, jax.tree.leaves(extra))  # so that the tap's cotangent, too, is linear in z's

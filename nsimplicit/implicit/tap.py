@@ -61,7 +61,7 @@ class Report:
                     "Report.raise_if_failed()",
                     f"{bad.size} of {np.size(self.failed)} reported solves failed their guard "
                     f"(lanes {bad[:8].tolist()}{' ...' if bad.size > 8 else ''}), "
-                    f"largest backward error {np.max(self.residual):.1e}, condition {np.max(self.condition):.1e}.",
+                    f"largest backward error {_word(self.residual)}, condition {_word(self.condition)}.",
                     "The tangent system is singular or too ill conditioned there: no derivative was given.",
                     "nsi.diagnose(problem)(...) at that lane",
                     "guard=nsi.guards.Solved(on_failure='drop') to leave such lanes out",
@@ -91,6 +91,11 @@ def tap(like: Any = None, *, lanes: int | None = None) -> Report:
     zero = jnp.zeros(() if lanes is None else (lanes,), jnp.float32)
     blank = None if like is None else jax.tree.map(jnp.zeros_like, partition(promote(like))[0])
     return Report(zero, zero, zero, zero, zero, zero, blank)
+
+
+def _word(numbers: jax.Array) -> str:
+    largest = np.max(np.asarray(numbers))
+    return f"{largest:.1e}" if largest < HUGE else "not finite"
 
 
 def record(like: Report, **numbers: jax.Array) -> Report:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
-
 from nsimplicit.linear_solvers.dense import Dense
 from nsimplicit.linear_solvers.krylov import GMRES
-from nsimplicit.linear_solvers.operator import LinearSolution, LinearSolver, Operator, ProxGradient, Vector
+from nsimplicit.linear_solvers.operator import (
+    LinearSolution,
+    LinearSolver,
+    Operator,
+    ProxGradient,
+    Vector,
+    unknowns,
+)
 from nsimplicit.linear_solvers.prox_cg import ProxCG
 
 DENSE_SIZE = 512
@@ -30,9 +35,6 @@ class Auto(LinearSolver):
 def choose(operator: Operator, b: Vector) -> LinearSolver:
     """The solver :class:`Auto` hands this system to."""
     space = operator.space
-    size = sum(x.size for x in jax.tree.leaves(b))
-    if space.batch_axis is not None:
-        size //= jax.tree.leaves(b)[0].shape[space.batch_axis]
-    if size <= DENSE_SIZE and not space.axis_name:
+    if unknowns(b, space) <= DENSE_SIZE and not space.axis_name:
         return Dense()
     return ProxCG() if isinstance(operator.structure, ProxGradient) else GMRES()

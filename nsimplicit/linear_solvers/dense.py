@@ -45,7 +45,9 @@ class Dense(LinearSolver):
         residual, _ = space.ravel(subtract(b, operator.matvec(x)))
         x = add(x, unravel(solve(residual)))
         norm = jnp.abs(matrix).sum(-2).max(-1)
-        return LinearSolution(x, jnp.full(norm.shape, flat.shape[-1] + 1), norm, norm * inverse_norm)
+        condition = norm * inverse_norm
+        condition = jnp.where(jnp.isfinite(condition), condition, jnp.inf)  # a zero pivot gave inf or nan
+        return LinearSolution(x, jnp.full(norm.shape, flat.shape[-1] + 1), norm, condition)
 
 
 def materialise(operator: Operator, b: Vector) -> jax.Array:

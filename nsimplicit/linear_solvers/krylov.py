@@ -1,4 +1,4 @@
-"""Krylov methods on pytrees: conjugate gradients, GMRES, and LSQR for least squares.
+"""Krylov methods on pytrees: conjugate gradients and GMRES.
 
 Written here because the tangent solve must work per lane, under ``shard_map`` with replica checks,
 in every export, and must say whether it converged. Lanes that are done are frozen.
@@ -23,6 +23,7 @@ from nsimplicit.linear_solvers.operator import (
     Vector,
     default_tolerance,
     quotient,
+    unknowns,
 )
 
 
@@ -94,9 +95,8 @@ class GMRES(LinearSolver):
         r = subtract(b, operator.matvec(x)) if guess is not None else b
         target = default_tolerance(b, self.rtol) * space.norm(b)
         beta = space.norm(r)
-        length = min(self.restart, max(1, sum(leaf.size for leaf in jax.tree.leaves(b))))
-        if space.axis_name:  # the local size is not the vector's
-            length = self.restart
+        # a vector split over a mesh is longer than what this device holds of it
+        length = self.restart if space.axis_name else min(self.restart, max(1, unknowns(b, space)))
         cycles = -(-self.max_steps // length)
         carry = (x, r, beta, beta * jnp.inf, 0, (beta * 0).astype(int), beta * 0, beta * 0 + 1)
 
@@ -204,53 +204,3 @@ def _put(stack: Vector, k, v: Vector) -> Vector:
 def _combine(space: Space, coefficients, stack: Vector) -> Vector:
     scaled = jax.vmap(space.scale)(coefficients, stack)
     return jax.tree.map(lambda x: x.sum(0), scaled)
-
-
-def lsqr(matvec: Product, rmatvec: Product, space: Space, b: Vector, *, max_steps: int = 500) -> Vector:
-    """The minimum-norm least-squares solution, by Golub-Kahan bidiagonalisation.
-
-    Works on M and its transpose, never on their product, so the condition number is not squared.
-    Stops when ‖Mᵀr‖ <= eps^(3/4)·‖M‖‖r‖, when ‖r‖ <= eps^(3/4)·‖b‖, or after ``max_steps``.
-
-    References: C. Paige, M. Saunders, LSQR, ACM TOMS 8 (1982), algorithm LSQR.
-    """
-    tol = default_tolerance(b, None)
-
-    def unit(v: Vector):
-        size = space.norm(v)
-        return size, space.scale(quotient(jnp.ones_like(size), size), v)
-
-    beta, u = unit(b)
-    alpha, v = unit(rmatvec(u))
-    start = beta
-    carry = (blank_like(b), u, v, v, alpha, beta, alpha, alpha**2, (beta * 0).astype(int))
-
-    def active(c):
-        _, _, _, _, alpha, phi, rho, frobenius, steps = c
-        gradient = phi * alpha * quotient(jnp.abs(rho), jnp.sqrt(frobenius) + jnp.abs(rho) * 0)
-        return (phi > tol * start) & (gradient > tol * jnp.sqrt(frobenius) * phi) & (steps < max_steps)
-
-    def body(c):
-        x, u, v, w, alpha, phi, rho_bar, frobenius, steps = c
-        on = active(c)
-        beta, u_new = unit(space.axpy(-alpha, u, matvec(v)))
-        alpha_new, v_new = unit(space.axpy(-beta, v, rmatvec(u_new)))
-        rho = jnp.hypot(rho_bar, beta)
-        cos, sin = quotient(rho_bar, rho), quotient(beta, rho)
-        x_new = space.axpy(quotient(cos * phi, rho), w, x)
-        w_new = space.axpy(-quotient(sin * alpha_new, rho), w, v_new)
-        new = (
-            x_new,
-            u_new,
-            v_new,
-            w_new,
-            alpha_new,
-            sin * phi,
-            -cos * alpha_new,
-            frobenius + alpha_new**2 + beta**2,
-            steps + 1,
-        )
-        keep = [space.where(on, a, old) for a, old in zip(new[:4], c[:4], strict=True)]
-        return (*keep, *(jnp.where(on, a, old) for a, old in zip(new[4:], c[4:], strict=True)))
-
-    return lax.while_loop(lambda c: jnp.any(active(c)), body, carry)[0]

@@ -104,6 +104,12 @@ def coarsest_eps(b: Vector) -> float:
     return max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(b))
 
 
+def unknowns(b: Vector, space: Space) -> int:
+    """The number of entries of one lane of ``b``, as far as this device holds them."""
+    size = sum(x.size for x in jax.tree.leaves(b))
+    return size if space.batch_axis is None else size // max(1, jax.tree.leaves(b)[0].shape[space.batch_axis])
+
+
 def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
     """a / b, and 0 where b is 0: the convention under which a zero right-hand side needs no step."""
     return jnp.where(b == 0, jnp.zeros_like(a), a / jnp.where(b == 0, jnp.ones_like(b), b))

@@ -26,6 +26,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._errors import InputError, message
 from nsimplicit._tree import add, blank_like, subtract
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
@@ -59,7 +60,16 @@ class ProxCG(LinearSolver):
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
         """x with M x = b. A guess is used through its residual."""
         structure, space = operator.structure, operator.space
-        assert isinstance(structure, ProxGradient)
+        if not isinstance(structure, ProxGradient):
+            raise InputError(
+                message(
+                    "linear_solver=ProxCG()",
+                    f"the tangent system has the structure {type(structure).__name__}.",
+                    "ProxCG works with the two factors of a proximal gradient step, which this equation does not have.",
+                    "splittings.ForwardBackward(f, g), whose equation has them",
+                    "linear_solver=nsi.linear_solvers.GMRES()",
+                )
+            )
         shift = guess if guess is not None else blank_like(b)
         remainder = subtract(b, operator.matvec(shift)) if guess is not None else b
         scale = space.norm(b)
