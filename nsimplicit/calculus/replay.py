@@ -66,7 +66,7 @@ def checks_replication(axis_name: str) -> bool:
 
 def varying(*arrays: Any) -> frozenset[str]:
     """The mesh axes over which any of the arrays (or their types) differs between devices inside ``shard_map``."""
-    types = [x if isinstance(x, core.AbstractValue) else jax.typeof(x) for x in arrays]
+    types: list[Any] = [x if isinstance(x, core.AbstractValue) else jax.typeof(x) for x in arrays]
     return frozenset().union(*(getattr(t.manual_axis_type, "varying", ()) for t in types))
 
 

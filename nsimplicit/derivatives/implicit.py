@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from nsimplicit.derivatives.base import Derivative
-from nsimplicit.implicit.guards import GuardBase, Solved
+from nsimplicit.implicit.guards import Guard, Solved
 from nsimplicit.implicit.process import Outcome, Process
 from nsimplicit.linear_solvers.auto import Auto
 from nsimplicit.linear_solvers.operator import LinearSolver
@@ -21,7 +21,7 @@ class Implicit(Derivative):
     """
 
     linear_solver: LinearSolver = Auto()
-    guard: GuardBase = Solved()
+    guard: Guard = Solved()
 
     def solve(self, process: Process) -> Outcome:
         """Run without derivative, attach the equation's."""

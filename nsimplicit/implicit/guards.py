@@ -29,6 +29,8 @@ from nsimplicit._tree import subtract
 from nsimplicit.linear_solvers.lsqr import lsqr
 from nsimplicit.linear_solvers.operator import LinearSolution, Operator, Vector, coarsest_eps, quotient
 
+__all__ = ["Conditioned", "Guard", "Off", "Solved"]
+
 ON_FAILURE = ("nan", "drop", "least_squares", "ignore", "raise", "warn")
 
 
@@ -47,7 +49,7 @@ class Evidence:
     eps: float
 
 
-class GuardBase(abc.ABC):
+class Guard(abc.ABC):
     """A test on a linear solve and what to do where it fails."""
 
     on_failure: str
@@ -70,7 +72,7 @@ class GuardBase(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
-class Off(GuardBase):
+class Off(Guard):
     """No check: the answer of the linear solver, whatever it is."""
 
     on_failure: str = dataclasses.field(default="ignore", init=False)
@@ -81,7 +83,7 @@ class Off(GuardBase):
 
 
 @dataclasses.dataclass(frozen=True)
-class Solved(GuardBase):
+class Solved(Guard):
     """The linear solve reached its equation, as measured by the backward error.
 
     Where the solver has factors at hand (``Dense``) the condition number is checked too, as
@@ -102,7 +104,7 @@ class Solved(GuardBase):
 
 
 @dataclasses.dataclass(frozen=True)
-class Conditioned(GuardBase):
+class Conditioned(Guard):
     """The linear solve reached its equation, and the equation is well enough conditioned.
 
     The error of a derivative is about condition × eps: at 1e7 in float32 a residual of 2e-7 leaves
@@ -124,9 +126,6 @@ class Conditioned(GuardBase):
         return _unsolved(evidence, self.rtol) | ~(evidence.condition <= limit)
 
 
-Guard = Off | Solved | Conditioned
-
-
 def _unsolved(evidence: Evidence, rtol: float | None) -> jax.Array:
     limit = 10 * evidence.eps**0.75 if rtol is None else rtol
     return ~(evidence.backward_error <= limit)  # nan fails
@@ -142,7 +141,7 @@ class Checked:
     evidence: Evidence
 
 
-def check(guard: GuardBase, operator: Operator, b: Vector, solution: LinearSolution) -> Checked:
+def check(guard: Guard, operator: Operator, b: Vector, solution: LinearSolution) -> Checked:
     """Apply the guard to a solve: ``value`` is what the derivative will use."""
     space, x = operator.space, solution.value
     product = operator.matvec(x)
@@ -156,7 +155,7 @@ def check(guard: GuardBase, operator: Operator, b: Vector, solution: LinearSolut
     return Checked(_handle(guard, operator, b, x, failed), failed, ~trivial, evidence)
 
 
-def _handle(guard: GuardBase, operator: Operator, b: Vector, x: Vector, failed: jax.Array) -> Vector:
+def _handle(guard: Guard, operator: Operator, b: Vector, x: Vector, failed: jax.Array) -> Vector:
     space, policy = operator.space, guard.on_failure
     if policy == "ignore":
         return x

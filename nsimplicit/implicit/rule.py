@@ -35,7 +35,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from nsimplicit._tree import add, blank_like, cast_like, is_float
 from nsimplicit.calculus.replay import vary, varying
-from nsimplicit.implicit.guards import Checked, GuardBase, Solved, check
+from nsimplicit.implicit.guards import Checked, Guard, Solved, check
 from nsimplicit.implicit.tap import Report, record
 from nsimplicit.implicit.traced import Traced as Traced
 from nsimplicit.implicit.traced import trace_equation as trace_equation
@@ -49,7 +49,7 @@ def attach(
     z: Vector,
     *,
     linear_solver: LinearSolver = Auto(),
-    guard: GuardBase = Solved(),
+    guard: Guard = Solved(),
     tap: Report | None = None,
 ) -> Vector:
     """``z`` itself, with the derivative the equation gives it.
@@ -109,7 +109,7 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
     residual, operator = traced.linearise(consts, z)
     space = traced.space
     forward = lax.stop_gradient(space.norm(residual) / (1 + space.norm(z)))
-    probe = jax.tree.map(lambda d: jnp.zeros(d.shape, d.dtype) if isinstance(d, SymbolicZero) else d, tap_dot)
+    probe = jax.tree.map(lambda t, d: jnp.zeros_like(t) if isinstance(d, SymbolicZero) else d, tap, tap_dot)
 
     def product(system: tuple[Vector, Any]) -> tuple[Vector, Any]:
         v, extra = system
