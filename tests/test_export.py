@@ -54,8 +54,7 @@ def test_gradient_lowers_everywhere(splitting, solver):
 def test_a_guard_that_calls_the_host_does_not():
     derivative = nsi.derivatives.Implicit(guard=nsi.guards.Solved(on_failure="raise"))
     gradient = jax.jit(jax.grad(lambda t: nsi.fixed_point(lambda z: 0.5 * z + t, 0.0, derivative=derivative).value))
-    exported = jax.export.export(gradient, platforms=("cpu",))(jnp.asarray(1.0))
-    with pytest.raises(NotImplementedError, match="host_callbacks"):
-        exported.serialize()
+    with pytest.raises(NotImplementedError, match="callback"):
+        jax.export.export(gradient, platforms=("cpu",))(jnp.asarray(1.0)).serialize()
     with pytest.raises(ValueError, match="cuda"):
         jax.export.export(gradient, platforms=("cuda",))(jnp.asarray(1.0))
