@@ -54,7 +54,9 @@ ROWS = {
     "duplicated column": Row(_lasso(_TWIN), (_solved(_lasso(_TWIN), 5),), "singular"),
     "I - T' exactly singular": Row(nsi.equation_of(lambda z: z + 0 * _B[:2]), (jnp.ones(2),), "singular"),
     "singular but consistent": Row(lambda x, b: _SINGULAR @ x - b, (jnp.ones(2), 2 * jnp.ones(2)), "singular"),
-    "nearly singular": Row(lambda x, d: d * x - 1, (jnp.array([1.0, 1e10]), jnp.array([1.0, 1e-10])), "ill conditioned", 1e10),
+    "nearly singular": Row(
+        lambda x, d: d * x - 1, (jnp.array([1.0, 1e10]), jnp.array([1.0, 1e-10])), "ill conditioned", 1e10
+    ),
     "nan in the solution": Row(lambda x, a: x - a, (jnp.array([jnp.nan]), jnp.array([1.0])), "unsolved"),
     "beyond the dense size": Row(lambda x, a: 2 * x + jnp.sin(x) - a, (jnp.zeros(600), jnp.zeros(600)), "fine"),
 }
