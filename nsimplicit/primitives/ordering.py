@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax._src import core as _core
-from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from numpy.lib.array_utils import normalize_axis_index
 
@@ -39,7 +38,7 @@ __all__ = ["ordering"]
 
 EXTREMES = ("max", "min", "max_pool")
 
-ordering_p = Primitive("ordering")
+ordering_p = _core.Primitive("ordering")
 
 
 def bind(key: Any, payload: Any, value: Any, *permutation: Any, axis: int, **params: Any) -> jax.Array:
@@ -77,7 +76,7 @@ def _jvp(primals: Any, tangents: Any, *, explicit: bool, **params: Any) -> tuple
     out = ordering_p.bind(*primals, explicit=explicit, **params)
     key, _, _, *permutation = primals
     if type(tangents[1]) is Zero:
-        return out, Zero.from_primal_value(out)
+        return out, Zero(jax.typeof(out).to_tangent_aval())
     return out, arrange(lax.stop_gradient(key), tangents[1], *permutation, **params)
 
 

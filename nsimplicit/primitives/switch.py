@@ -40,7 +40,6 @@ import numpy as np
 from jax import lax
 from jax._src import core as _core
 from jax.core import Tracer
-from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from nsimplicit import selections
@@ -48,7 +47,7 @@ from nsimplicit._errors import InputError, message
 
 __all__ = ["switch"]
 
-switch_p = Primitive("switch")
+switch_p = _core.Primitive("switch")
 Zero: Any = ad.Zero  # untyped in JAX
 
 
@@ -141,7 +140,7 @@ def _jvp(primals: Any, tangents: Any, *, at_nan: str, **params: Any) -> tuple[An
     left, right, _, _, weight, _ = primals
     live = [type(tangent) is not Zero for tangent in tangents[2:4]]
     if not any(live):
-        return out, Zero.from_primal_value(out)
+        return out, Zero(jax.typeof(out).to_tangent_aval())
     known = None if np.ndim(weight) or isinstance(weight, Tracer) else float(weight)
     is_above, is_below = _branches(left, right, weight, known, at_nan)
     rest = zero = lax.full_like(tangents[2] if live[0] else tangents[3], 0)
