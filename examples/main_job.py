@@ -1,0 +1,263 @@
+"""The main job: tune the weight of a Lasso by the derivative of its held-out error, and check that derivative.
+
+    python examples/main_job.py                     ten real features, about a minute
+    python examples/main_job.py --features 5000     the same with 4990 random features of them, within 2 GB
+
+The data are scikit-learn's diabetes study: 442 patients, ten measurements, the progress of the disease a year later.
+Every derivative is checked against two references that share no code with it: finite differences of scikit-learn's
+Lasso, solved to 1e-12, and the closed form on the support S, dbeta_S/dweight = -(X_S' X_S)^-1 sign(beta_S).
+
+With 5000 features nothing of size features x features is made. What needs such a matrix is left out: the spectral
+radius of each map at the solution, against which the fitted rates are held.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import main_job_figures as figures
+import numpy as np
+import optax
+from main_job_breakpoint import breakpoint_of
+from main_job_problem import (
+    SPLITTINGS,
+    TOLERANCE,
+    compared_weight,
+    held_out,
+    largest_weight,
+    load,
+    reference,
+    scan_weights,
+    solve,
+)
+
+import nsimplicit as nsi
+
+jax.config.update("jax_enable_x64", True)
+
+PEAK_MB = 2000
+SMALL = 500  # features x features matrices are made up to here
+
+
+class Progress:
+    """Lines with the time since the start; in a terminal, also a bar that is drawn in place."""
+
+    def __init__(self):
+        self.began = time.perf_counter()
+        self.open = False
+
+    @property
+    def seconds(self):
+        return time.perf_counter() - self.began
+
+    def __call__(self, text):
+        print(("\n" if self.open else "") + f"[{self.seconds:6.1f} s] {text}", flush=True)
+        self.open = False
+
+    def bar(self, name, done, total, text):
+        line = f"[{self.seconds:6.1f} s] {name:18} {'#' * (20 * done // total):20} {done:3}/{total}  {text}"
+        if sys.stdout.isatty():
+            print("\r" + line, end="", flush=True)
+            self.open = True
+        elif done % 20 == 0 or done == total:
+            print(line, flush=True)
+
+
+def compare_modes(data, weight, truth, repeats, progress):
+    """One hypergradient in every mode and through every splitting: value, error, time, memory."""
+    tables = {}
+    for name, make in SPLITTINGS.items():
+        z0 = jnp.zeros(data.X.shape[1])
+        count = int(jax.jit(lambda w, z0, data, make=make: solve(make, w, z0, data).num_steps)(weight, z0, data))
+        modes = {
+            "implicit": nsi.derivatives.Implicit(),
+            "unrolled": nsi.derivatives.Unrolled(count),
+            "unrolled, checkpoints": nsi.derivatives.Unrolled(count, checkpoint=True),
+            "piggyback": nsi.derivatives.Piggyback(),
+            "Neumann, 50 terms": nsi.derivatives.Neumann(50),
+            "one-step": nsi.derivatives.OneStep(),
+        }
+
+        def error(theta, z0, data, derivative, make=make):
+            return held_out(solve(make, jnp.exp(theta), z0, data, derivative).value, data)
+
+        progress(f"{name}: {count} iterations to {TOLERANCE:g}; {len(modes)} modes, {repeats} timed calls each")
+        arguments = (jnp.log(weight), z0, data)
+        tables[name] = nsi.compare(error, *arguments, derivatives=modes, reference=truth, repeats=repeats)
+        for row in tables[name].rows:
+            row["iterations"] = count
+        print(tables[name], flush=True)
+    return tables
+
+
+def converge(data, weight, iterations, progress):
+    """How the iterates and their derivatives approach their limits."""
+    seen = {}
+    for name, make in SPLITTINGS.items():
+        progress(f"{name}: {iterations[name]} iterations and their derivatives")
+        T, tangents = jax.jvp(lambda w, make=make: make(w, data), (weight,), (1.0,))
+        path = nsi.history(T, jnp.zeros(data.X.shape[1]), tangents=tangents, steps=iterations[name])
+        fitted = path.rates()
+        seen[name] = {
+            "error": np.asarray(path.error / jnp.linalg.norm(path.z_limit)),
+            "derivative_error": np.asarray(path.derivative_error / jnp.linalg.norm(path.dz_limit)),
+            "iterate_rate": fitted[0],
+            "derivative_rate": fitted[1],
+            "local_rate": spectral_radius(T, path.z_limit) if data.X.shape[1] <= SMALL else None,
+        }
+    return seen
+
+
+def spectral_radius(T, z):
+    """Of the Jacobian of T at z: what the errors shrink by per step, once the support has been found."""
+    return float(np.max(np.abs(np.linalg.eigvals(jax.jacfwd(lambda z: T(z))(z)))))
+
+
+def tune(data, start, steps, progress):
+    """Adam on theta = log weight, with the hypergradient through each splitting; solves are warm-started."""
+    paths = {}
+    for name, make in SPLITTINGS.items():
+
+        def error(theta, z0, data, make=make):
+            solution = solve(make, jnp.exp(theta), z0, data, tol=1e-10)
+            return held_out(solution.value, data), solution
+
+        step = jax.jit(jax.value_and_grad(error, has_aux=True))
+        optimiser = optax.adam(optax.cosine_decay_schedule(0.2, steps))
+        theta, z0 = jnp.log(start), jnp.zeros(data.X.shape[1])
+        state, path = optimiser.init(theta), []
+        for k in range(steps):
+            (value, solution), slope = step(theta, z0, data)
+            row = dict(weight=jnp.exp(theta), held_out_error=value, slope=slope, iterations=solution.num_steps)
+            path.append({key: x.item() for key, x in row.items()})
+            update, state = optimiser.update(slope, state)
+            theta, z0 = optax.apply_updates(theta, update), solution.z
+            progress.bar(name, k + 1, steps, f"weight {row['weight']:8.4f}  held-out error {value:.5f}")
+        paths[name] = path
+    return paths
+
+
+def check(result, small):
+    """What must be true; the numbers are all in results/main_job.json."""
+    one = result["hypergradient"]
+    # The difference divides errors of 1e-12 by a step of 1e-4.
+    assert abs(one["finite_difference"] / one["closed_form"] - 1) < 1e-6, "the two references disagree"
+    for rows in result["modes"].values():
+        errors = {row["name"]: row["error"] for row in rows}
+        for exact in ("implicit", "unrolled", "unrolled, checkpoints", "piggyback"):
+            assert errors[exact] < 1e-6, (exact, errors)
+        assert errors["one-step"] > 1e-3  # a first-order method is not what one-step is for
+    values = [[row["held_out_error"] for row in path] for path in result["tuning"].values()]
+    slopes = [[row["slope"] for row in path] for path in result["tuning"].values()]
+    assert np.ptp(np.array(slopes), axis=0).max() < 1e-5, "the splittings disagree"
+    for path in values:
+        assert path[-1] < path[0] and path[-1] < 1.01 * result["scan"]["held_out_error"].min()
+    for seen in result["convergence"].values():
+        # The derivative may be slower by a factor k, not by a rate.
+        assert abs(seen["derivative_rate"] - seen["iterate_rate"]) < 0.04
+        assert not small or abs(seen["iterate_rate"] - seen["local_rate"]) < 0.04
+    knot = result["breakpoint"]
+    for q, side in ((0.0, "right"), (1.0, "left")):
+        np.testing.assert_allclose(knot["selected"][q], knot["sides"][side], rtol=1e-6, atol=1e-9)
+    assert np.max(np.abs(knot["sides"]["left"] - knot["sides"]["right"])) > 1e-4, "no kink"
+    assert result["run"]["peak_mb"] < PEAK_MB
+
+
+def report(result):
+    """The tables, in words."""
+    one, knot = result["hypergradient"], result["breakpoint"]
+    print(f"\nd held-out error / d log weight at weight {one['weight']:.4f}, {one['support']} coefficients nonzero")
+    print(f"  closed form on the support          {one['closed_form']: .15f}")
+    print(f"  finite difference of scikit-learn   {one['finite_difference']: .15f}")
+    print("\nFactor per iteration      iterates   derivatives   spectral radius of T' at the solution")
+    for name, seen in result["convergence"].items():
+        local = "not formed" if seen["local_rate"] is None else f"{seen['local_rate']:.4f}"
+        print(f"  {name:20}   {seen['iterate_rate']:8.4f}   {seen['derivative_rate']:11.4f}   {local}")
+    print("\nTuning                    weight   held-out error   from   solver iterations in all")
+    for name, path in result["tuning"].items():
+        first, last = path[0]["held_out_error"], path[-1]
+        print(
+            f"  {name:18} {last['weight']:10.4f}   {last['held_out_error']:14.6f} {first:8.4f}"
+            f"   {sum(row['iterations'] for row in path)}"
+        )
+    print(f"\nAt the breakpoint {knot['knot'].weight:.6f} of the path, d beta / d weight of the coefficient that enters")
+    show = {f"selection {q:g}": slope for q, slope in knot["selected"].items()}
+    show |= {f"scikit-learn, from the {side}": slope for side, slope in knot["sides"].items()}
+    show |= {f"{name}, kink left to rounding": slope for name, slope in knot["program"].items()}
+    for text, slope in show.items():
+        print(f"  {text:45} {slope[knot['knot'].entering]: .10f}")
+
+
+def plain(x):
+    """The same in types JSON knows."""
+    if isinstance(x, dict):
+        return {str(key): plain(value) for key, value in x.items()}
+    if hasattr(x, "_asdict"):
+        return plain(x._asdict())
+    if isinstance(x, list | tuple):
+        return [plain(value) for value in x]
+    return x.tolist() if hasattr(x, "tolist") else x
+
+
+def peak_mb():
+    """Largest resident memory of this process so far."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--features", type=int, default=10, help="columns; more than 10 are made at random")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where the JSON and the figures go")
+    parser.add_argument("--readme-figure", type=Path, help="write the picture of the breakpoint here as well")
+    options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
+    progress = Progress()
+    small = options.features <= SMALL
+
+    data = load(options.features)
+    largest, weight = largest_weight(data.X, data.y), compared_weight(data.X, data.y)
+    progress(f"diabetes: {data.X.shape[0]} patients to fit, {data.X_held.shape[0]} held out, {data.X.shape[1]} features")
+    beta, closed, difference = reference(data, weight)
+    tables = compare_modes(data, weight, closed, 11 if small else 3, progress)
+    result = {
+        "hypergradient": {
+            "weight": weight,
+            "support": int(np.sum(beta != 0)),
+            "closed_form": closed,
+            "finite_difference": difference,
+        },
+        "modes": {name: table.rows for name, table in tables.items()},
+        "convergence": converge(data, weight, {n: t.rows[0]["iterations"] for n, t in tables.items()}, progress),
+        "tuning": tune(data, 0.5 * largest, 60 if small else 30, progress),
+    }
+    progress("held-out error on a grid of weights, by scikit-learn")
+    result["scan"] = scan_weights(data, 0.005 * largest if small else 0.1 * largest, 0.6 * largest)
+    progress("an exact breakpoint of the path")
+    result["breakpoint"] = breakpoint_of(data)
+    result["run"] = {
+        "features": options.features,
+        "seconds": progress.seconds,
+        "peak_mb": peak_mb(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("jax", "jaxlib", "optax", "numpy", "scikit-learn")},
+    }
+    report(result)
+    (options.results / "main_job.json").write_text(json.dumps(plain(result), indent=1) + "\n", encoding="utf-8")
+    figures.draw(result, options.results, options.readme_figure)
+    check(result, small)
+    progress(f"all checks passed; peak memory {peak_mb():.0f} MB; see {options.results}/")
+
+
+if __name__ == "__main__":
+    main()
