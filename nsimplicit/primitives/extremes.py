@@ -131,10 +131,12 @@ def _extreme(
     shape = [1 if i in axes else n for i, n in enumerate(a.shape) if keepdims or i not in axes]
     if where is not None:
         a = jnp.where(where, a, worst)
-    if axes:
+    if not axes:
+        a = reduce(a, ())
+    elif initial is not None and not a.size:
+        return reduce(a, axis, keepdims=keepdims, initial=initial)
+    else:
         a, along = one_axis(a, axes)
-        if initial is not None and a.shape[along] == 0:
-            return reduce(a, along, initial=initial).reshape(shape)
         value = reduce(lax.stop_gradient(a), along, keepdims=True)
         params: dict[str, Any] = dict(axis=along, tie=tie, descending=name == "max", start=0, stop=1)
         a = bind(a, a, value, name=name, explicit=explicit, **params).reshape(shape)

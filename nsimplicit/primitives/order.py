@@ -145,7 +145,7 @@ def _top_k(operand: Any, k: int, axis: int, tie: str, explicit: bool) -> tuple[j
     operand = jnp.asarray(operand)
     value, index = lax.top_k(lax.stop_gradient(operand), k, axis=axis)
     params: dict[str, Any] = dict(axis=axis, tie=tie, descending=True, start=0, stop=k)
-    return bind(operand, operand, value, name="top_k", explicit=explicit, **params), index
+    return bind(operand, operand, value, index, name="top_k", explicit=explicit, **params), index
 
 
 def median(

@@ -5,9 +5,9 @@
 ``value``, computed beforehand by JAX's own operation; the key and the payload are there to be read.
 The key only orders: the derivative is the same selection of entries applied to the payload's tangent.
 
-A fourth operand is optional: the permutation of the stable ascending sort, where making the value
-made it too. Computing it again in the derivative rule would sort twice: XLA prunes the two sorts to
-what each needs before it could merge them.
+A fourth operand, optional, is what making the value found out as well: the permutation of the stable
+ascending sort, or, from ``top_k``, the positions of the entries returned. Sorting once more in the
+derivative rule would cost a second sort: XLA prunes each to what is read before it could merge them.
 
 ``tie`` says what happens inside a block of equal keys:
 
@@ -55,7 +55,8 @@ mlir.register_lowering(ordering_p, lambda ctx, key, payload, value, *permutation
 def _abstract_eval(key: Any, payload: Any, value: Any, *permutation: Any, axis: int, **params: Any) -> Any:
     _core.standard_vma_rule("ordering", key, payload, value, *permutation)
     expected = (*key.shape[:axis], params["stop"] - params["start"], *key.shape[axis + 1 :])
-    assert {x.shape for x in (payload, *permutation)} == {key.shape} and value.shape == expected, params
+    assert payload.shape == key.shape and value.shape == expected, params
+    assert all(p.shape in (key.shape, value.shape) for p in permutation), params
     assert payload.dtype == value.dtype, params
     return value
 
@@ -94,9 +95,10 @@ def arrange(
         arg = lax.argmax if descending else lax.argmin
         at = arg(key if tie == "first" else lax.rev(key, (axis,)), axis, jnp.int32)
         return _take(payload, lax.expand_dims(at if tie == "first" else size - 1 - at, (axis,)), axis)
-    if name == "top_k" and tie == "first":
-        # The very call that made the value: XLA merges the two.
-        return _take(payload, lax.top_k(key, stop, axis=axis)[1], axis)
+    if name == "top_k" and permutation:
+        if tie == "first":
+            return _take(payload, permutation[0], axis)
+        permutation = ()
     if tie != "mean" and (tie == "last") != descending:
         index = size - 1 - sort_with_positions(lax.rev(key, (axis,)), axis)[1]
     else:
