@@ -18,8 +18,9 @@ SMOOTH = [name for name, row in ROWS.items() if row.make(*row.params).is_smooth]
 QUADRATIC = ["Linear", "SquaredL2", "Quadratic", "Quadratic with a diagonal", "LeastSquares tall"]
 QUADRATIC += ["LeastSquares wide", "Translate of Quadratic"]
 # One row for each object, and the other branches of those that have some.
-SECOND = {row.name: name for name, row in reversed(ROWS.items()) if row.points}.values()
-SECOND = [*SECOND, "LeastSquares wide", "L2 complex", "Quadratic with a diagonal", "Translate of Quadratic"]
+OBJECTS = {row.name: name for name, row in reversed(ROWS.items()) if row.points}.values()
+OBJECTS = [*OBJECTS, "L1 complex", "L2 complex", "GroupL2 along an axis", "Quadratic with a diagonal"]
+OBJECTS += ["LeastSquares wide", "Translate of Quadratic"]
 
 
 def over(rows):
@@ -148,7 +149,7 @@ def test_firmly_nonexpansive_with_the_known_constants(name, key):
             assert fast * size - rounding <= np.linalg.norm(move) <= slow * size + rounding
 
 
-@over(ROWS)
+@over(OBJECTS)
 def test_the_conjugate_of_the_conjugate_has_the_same_prox(name):
     row = ROWS[name]
     twice = jax.jit(prox.Conjugate(prox.Conjugate(row.make(*row.params))).prox)
@@ -211,7 +212,7 @@ def test_derivatives_are_those_of_the_oracle_off_kinks(name):
         np.testing.assert_allclose(evaluate(name, x)[1], want, rtol=0, atol=1e-8, err_msg=f"point {i}")
 
 
-@over(SECOND)
+@over(OBJECTS)
 def test_second_derivatives_are_differences_of_the_first(name, key):
     row = ROWS[name]
     args = point_step_params(row, row.points[0])
@@ -267,12 +268,13 @@ def test_selections_give_vertices_and_their_mixtures(name):
             assert np.abs(jacobian(name, x, 0.0) - jacobian(name, x, 1.0)).max() > 1e-3, "the selection does nothing"
 
 
-@over(ROWS)
+@over(OBJECTS)
 def test_jit_and_vmap_give_the_eager_result(name):
     row = ROWS[name]
     g, x = row.make(*row.params), every_point(row)[-1]
-    eager = pack(g.prox(x, row.step))
-    assert jax.tree.structure(g.prox(x, row.step)) == jax.tree.structure(x)
+    p = g.prox(x, row.step)
+    eager = pack(p)
+    assert jax.tree.structure(p) == jax.tree.structure(x)
     np.testing.assert_allclose(pack(apply(name, x)), eager, rtol=1e-13, atol=1e-14)
     # A batch of objects, of points and of steps.
     batch = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), (g, x, np.float64(row.step)))
@@ -281,7 +283,7 @@ def test_jit_and_vmap_give_the_eager_result(name):
         np.testing.assert_allclose(pack(jax.tree.map(lambda b, k=k: b[k], lanes)), eager, rtol=1e-13, atol=1e-14)
 
 
-@over(ROWS)
+@over(OBJECTS)
 def test_low_precision_keeps_its_dtype_and_stays_near(name):
     """With parameters in float64: the state decides."""
     row = ROWS[name]
@@ -355,7 +357,7 @@ def test_the_formula_in_the_docstring_is_what_is_computed(name):
     np.testing.assert_allclose(g.prox(x, row.step), eval(formulas["prox"], scope), rtol=1e-12, atol=1e-13)
 
 
-@over(ROWS)
+@over(OBJECTS)
 def test_objects_are_pytrees_whose_leaves_carry_any_sign(name):
     """A gradient with respect to an object is an object: its leaves are no parameters, and nothing checks them."""
     row = ROWS[name]

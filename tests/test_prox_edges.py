@@ -9,10 +9,8 @@ from jax import lax
 from nsimplicit import prox
 from tests.cases.prox import ROWS, V3, V4, A, B, C, P, symmetric
 
-SELECTIONS = (None, 0.0, 0.5, 1.0, "above", "below", "mean")
 
-
-@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize("selection", (None, 1.0, "below"))
 def test_weight_zero_is_the_identity_whatever_the_selection(selection):
     for g in (prox.L1(0.0, selection=selection), prox.L2(0.0, selection=selection)):
         tangent = jax.jit(lambda x, d, g=g: jax.jvp(lambda x: g.prox(x, 0.5), (x,), (d,))[1])
@@ -56,7 +54,7 @@ def test_positions_in_no_group_are_free():
     np.testing.assert_array_equal(jnp.diag(jax.jacrev(lambda x: g.prox(x, 1.0))(x))[jnp.array([2, 4])], 1)
 
 
-@pytest.mark.parametrize("selection", (*SELECTIONS[:4], "inside", "outside"))
+@pytest.mark.parametrize("selection", (None, 0.0, 0.25, 1.0, "inside", "outside"))
 def test_box_and_nonnegative_agree_at_the_same_kink(selection):
     box, orthant = prox.Box(0.0, np.inf, selection=selection), prox.Nonnegative(selection=selection)
     slopes = [float(jax.grad(lambda x, s=s: s.project(x))(0.0)) for s in (box, orthant)]
@@ -100,21 +98,26 @@ def test_simplex_finds_the_kink_through_rounding(dtype, key):
 
 
 def test_simplex_far_away_keeps_the_sum(key):
-    x = jax.random.normal(key, (1000,)) * 1e-3
+    project = jax.jit(prox.Simplex(2.0).project)
+    x = np.asarray(jax.random.normal(key, (1000,))) * 1e-3
     for shift in (0.0, 1e6):
-        p = prox.Simplex(2.0).project(x + shift)
-        assert jnp.all(p >= 0)
+        p = np.asarray(project(x + shift))
+        assert np.all(p >= 0)
         np.testing.assert_allclose(p.sum(), 2.0, rtol=1e-13)
-    spread = prox.Simplex().project(jnp.array([1e12, 0.0, -1e12]))
-    np.testing.assert_array_equal(spread, [1, 0, 0])
+    np.testing.assert_array_equal(project(np.append([1e12, -1e12], 0 * x))[:3], [2, 0, 0])
+    # Many small entries: none of them is rounding.
+    wide = jax.jit(prox.Simplex().project)(np.float32(1e-3) * np.repeat(x, 1000).astype(np.float32))
+    np.testing.assert_allclose(np.sum(wide, dtype=float), 1.0, rtol=1e-5)
 
 
 def test_simplex_along_an_axis_with_one_total_each(key):
-    x, total = jax.random.normal(key, (3, 5)), jnp.array([1.0, 2.0, 0.5])
-    rows = prox.Simplex(total).project(x)
-    np.testing.assert_allclose(rows, jnp.stack([prox.Simplex(t).project(r) for t, r in zip(total, x, strict=True)]))
-    np.testing.assert_allclose(prox.Simplex(total, axis=0).project(x.T), rows.T)
-    assert prox.Simplex(total)(rows) == 0 and prox.Simplex(total)(rows.at[1, 0].add(1e-6)) == jnp.inf
+    x, total = np.asarray(jax.random.normal(key, (3, 5))), np.array([1.0, 2.0, 0.5])
+    rows = jax.jit(prox.Simplex(total).project)(x)
+    one = jax.jit(lambda t, r: prox.Simplex(t).project(r))
+    np.testing.assert_allclose(rows, [one(t, r) for t, r in zip(total, x, strict=True)])
+    np.testing.assert_allclose(jax.jit(prox.Simplex(total, axis=0).project)(x.T), rows.T)
+    value = jax.jit(prox.Simplex(total).__call__)
+    assert value(rows) == 0 and value(rows + 1e-6 * (x == x[1, 0])) == np.inf
 
 
 def test_log_det_second_derivatives_at_repeated_eigenvalues(key):
@@ -142,8 +145,9 @@ def test_log_det_second_derivatives_at_repeated_eigenvalues(key):
 def test_log_det_keeps_small_eigenvalues():
     """u - s/u = w has the root s/|w| for very negative w, which (w + sqrt(w^2 + 4 s))/2 loses to cancellation."""
     y = np.diag([-1e8, 3.0, 1e8])
-    np.testing.assert_allclose(jnp.diag(prox.LogDet().prox(y, 0.5))[::2], [0.5e-8, 1e8], rtol=1e-8)
-    slopes = jnp.diag(jax.jacfwd(lambda d: jnp.diag(prox.LogDet().prox(jnp.diag(d), 0.5)))(np.diag(y)))
+    values = jax.jit(lambda d: jnp.diag(prox.LogDet().prox(jnp.diag(d), 0.5)))
+    np.testing.assert_allclose(values(np.diag(y))[::2], [0.5e-8, 1e8], rtol=1e-8)
+    slopes = np.diag(jax.jit(jax.jacfwd(values))(np.diag(y)))
     np.testing.assert_allclose(slopes[::2], [0.5e-16, 1.0], rtol=1e-7)
 
 
@@ -210,8 +214,8 @@ def test_least_squares_over_the_complex_numbers(rows):
 
     v = jnp.concatenate([x.real, x.imag])
     np.testing.assert_allclose(prox.LeastSquares(a, b)(x), real(v), rtol=1e-14)
-    modes = jax.jit(lambda v: [mode(f, (0, 1))(v, 0.5) for f in (ours, real.prox) for mode in (jax.jacfwd, jax.jacrev)])
-    forward, reverse, want, _ = modes(v)
+    forward, reverse = jax.jit(lambda v: [mode(ours, (0, 1))(v, 0.5) for mode in (jax.jacfwd, jax.jacrev)])(v)
+    want = jax.jit(jax.jacfwd(real.prox, (0, 1)))(v, 0.5)
     for got in (forward, reverse):
         jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-14), got, want)
     gradient = prox.LeastSquares(a, b).gradient(x)

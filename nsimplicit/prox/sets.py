@@ -76,14 +76,9 @@ class Box(Set):
 
         def leaf(x: jax.Array, lo: Any, hi: Any) -> jax.Array:
             lo, hi = fit(lo, x, "prox.Box(lo=...)"), fit(hi, x, "prox.Box(hi=...)")
-            # An entry with equal bounds is a constant; clip would see two kinks there, and answer 1/4.
+            clipped = primitives.clip(real(x, "prox.Box"), lo, hi, selection=self.selection)
+            # Two kinks meet where the bounds are equal, and clip would answer 1/4. The entry is a constant.
             fixed = lo == hi
-            clipped = primitives.clip(
-                real(x, "prox.Box"),
-                jnp.where(fixed, -jnp.inf, lo),
-                jnp.where(fixed, jnp.inf, hi),
-                selection=self.selection,
-            )
             return jnp.where(fixed, jnp.where(fixed, lo, 0) / 2 + jnp.where(fixed, hi, 0) / 2, clipped)
 
         return leafwise(leaf, x, self.lo, self.hi)

@@ -81,15 +81,12 @@ class Simplex(Set):
 def _excess(x: jax.Array, total: jax.Array) -> jax.Array:
     """x - tau, exactly zero where it is zero up to rounding."""
     top = jnp.max(x, axis=-1, keepdims=True)
-    x = x - top  # the projection does not see the shift, and the sums below lose fewer digits
+    x = x - top  # the projection does not see the shift, and the sums lose fewer digits; then tau < 0
     ordered = -jnp.sort(-x, axis=-1)
     tau = (jnp.cumsum(ordered, axis=-1) - total) / jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype)
     support = jnp.sum(ordered > tau, axis=-1, keepdims=True)
     tau = jnp.take_along_axis(tau, support - 1, axis=-1)
-    # One Newton step removes the rounding errors of the cumulative sum.
-    above = x > tau
-    defect = jnp.sum(jnp.where(above, x - tau, 0), axis=-1, keepdims=True) - total
-    excess = x - (tau + defect / jnp.sum(above, axis=-1, keepdims=True))
+    excess = x - tau
     # A kink one rounding error away would take its derivative from the error, not from the selection.
-    noise = 4 * jnp.finfo(x.dtype).eps * (jnp.where(top < 0, -top, top) + total)
+    noise = 4 * jnp.finfo(x.dtype).eps * (jnp.where(top < 0, -top, top) - tau)
     return jnp.where((-noise <= excess) & (excess <= noise), 0, excess)
