@@ -49,7 +49,7 @@ jax: Mapping[str, Any] = types.MappingProxyType(
         "soft_threshold": 0.0,
         "max": "mean",
         "min": "mean",
-        "sort": "first",
+        "sort": "jax",  # "first" when ascending, "last" when descending
         "top_k": "first",
         "median": "first",
         "max_pool": "first",
@@ -65,6 +65,7 @@ torch: Mapping[str, Any] = types.MappingProxyType(
         "hard_tanh": 0.0,
         "abs": 0.5,
         "clip": "inside",
+        "sort": "first",
     }
 )
 """PyTorch's derivatives at a kink, from its derivative formulas."""
@@ -99,10 +100,9 @@ def weight(selection: Any, default: float, where: str, names: Mapping[str, float
         number = _real(selection)
         if number is not None and np.all((number >= 0) & (number <= 1)):
             return float(number) if number.ndim == 0 else number
-    shown = repr(selection) if isinstance(selection, str | bool | int | float | complex) else type(selection).__name__
     raise InputError(
         message(
-            f"{where}(selection={shown})",
+            f"{where}(selection={_shown(selection)})",
             "a scalar kink takes a weight in [0, 1] or one of " + ", ".join(map(repr, ["jax", *names])) + ".",
             "At the kink the derivative is s·above' + (1-s)·below'; outside [0, 1] that is no derivative at all.",
             f"selection={default:g}, the default, or leave it out",
@@ -135,13 +135,14 @@ def pair(selection: Any, default: float, where: str) -> tuple[Any, Any]:
     return weight(lower, default, where, BOUNDS[0]), weight(upper, default, where, BOUNDS[1])
 
 
-def tie(selection: Any, default: str, where: str) -> str:
+def tie(selection: Any, default: str, where: str, argument: str = "selection") -> str:
     """The name of a way to break ties.
 
     Args:
         selection: ``None``, ``"jax"`` or one of ``"first"``, ``"last"``, ``"mean"``.
         default: what ``None`` and ``"jax"`` mean.
         where: the function asking, for the error.
+        argument: what it calls the selection.
 
     Returns:
         One of :data:`TIES`.
@@ -155,12 +156,17 @@ def tie(selection: Any, default: str, where: str) -> str:
         return default if selection == "jax" else selection
     raise InputError(
         message(
-            f"{where}(selection={selection!r})",
+            f"{where}({argument}={_shown(selection)})",
             "ties are broken by one of " + ", ".join(map(repr, ["jax", *TIES])) + ".",
             "Equal keys are ordered by position (first, last), or all of them share the derivative equally (mean).",
-            f"selection={default!r}, the default, or leave it out",
+            f"{argument}={default!r}",
+            f"{argument}='mean', the middle of all the ways to break the tie",
         )
     )
+
+
+def _shown(selection: Any) -> str:
+    return repr(selection) if isinstance(selection, str | bool | int | float | complex) else type(selection).__name__
 
 
 def _real(selection: Any) -> np.ndarray | None:

@@ -42,20 +42,18 @@ def test_transformations_agree(row):
 
     @jax.jit
     def all_of_them(x):
-        each = jnp.stack([gradient(point) for point in x[:3]])
+        each = jnp.stack([gradient(point) for point in x[:2]])
         scanned = jax.lax.scan(lambda carry, point: (carry + loss(fun)(point), gradient(point)), 0.0, x)[1]
         total = jax.grad(lambda x: jax.lax.scan(lambda c, point: (c + loss(fun)(point), None), 0.0, x)[0])(x)
         mapped = jax.vmap(gradient)(x)
         forward = jax.vmap(jax.jacfwd(loss(fun)))(x)
-        checkpointed = jax.vmap(jax.grad(jax.checkpoint(loss(fun))))(x)
         hessians = [jax.vmap(h(loss(fun)))(x) for h in (jax.hessian, lambda f: jax.jacrev(jax.jacrev(f)))]
-        hessians.append(jax.vmap(jax.jacrev(jax.jacfwd(loss(fun))))(x))
-        return each, mapped, [scanned, total, forward, checkpointed], hessians
+        return each, mapped, [scanned, total, forward], hessians
 
     each, mapped, others, hessians = all_of_them(x)
     # Sums in another order round differently: a few units in the last place of numbers below 100.
     close = functools.partial(np.testing.assert_allclose, rtol=1e-13, atol=1e-13)
-    close(mapped[:3], each)
+    close(mapped[:2], each)
     for other in others:
         close(other, mapped)
     for hessian in hessians:
@@ -93,7 +91,10 @@ def test_shard_map_with_replica_checks(row):
     close(replicated, expected.sum(0))
 
 
-@rows
+EXPLICIT = [row for row in ROWS if row.name in ("relu", "clip", "max", "sort", "top_k", "median", "max_pool", "norm")]
+
+
+@pytest.mark.parametrize("row", EXPLICIT, ids=[f"{row.name}-{i}" for i, row in enumerate(EXPLICIT)])
 def test_explicit_sharding(row):
     x = batch(row)
     expected = jax.jit(jax.vmap(jax.grad(loss(selected(row)))))(x)
@@ -108,7 +109,7 @@ def test_explicit_sharding(row):
 @rows
 def test_export_for_every_platform(row):
     x = batch(row)
-    fun = jax.jit(jax.vmap(lambda x: (loss(selected(row))(x), jax.hessian(loss(selected(row)))(x))))
+    fun = jax.jit(jax.vmap(jax.value_and_grad(loss(selected(row)))))
     exported = jax.export.export(fun, platforms=("cpu", "cuda", "tpu", "rocm"))(x)
     assert exported.platforms == ("cpu", "cuda", "tpu", "rocm")
     if row.name in ("relu", "sort"):

@@ -125,7 +125,8 @@ def top_k(
     Kinks:
         u = (difference of two of the k largest, or of one of them and any other). The set at ties
         contains the rows of a permutation matrix for each order of each block of equal entries, and
-        their averages. Default ``"first"``, as in ``jax.lax.top_k``.
+        their averages. Default ``"first"``, as in ``jax.lax.top_k``, to which 0.0 is larger than
+        -0.0; ``"last"`` and ``"mean"`` take the two as equal.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -178,7 +179,8 @@ def median(
 
     Kinks:
         u = (middle entry) - (any other). The set at ties is that of the middle rows of
-        :func:`sort`. Default ``"first"``, as in ``jnp.median``.
+        :func:`sort`. Default ``"first"``, as in ``jnp.median`` before JAX 0.12, whose sort is no
+        longer stable: there any entry of the tied block may be the one.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -194,7 +196,7 @@ def median(
 
 @compiled("axis", "keepdims", "tie", "explicit")
 def _median(a: Any, axis: Any, keepdims: bool, tie: str, explicit: bool) -> jax.Array:
-    a = jnp.asarray(a)
+    a = lax.convert_element_type(a, jnp.result_type(a))  # never weakly typed, as jnp.median
     axes = reduced_axes(axis, a.ndim)
     shape = [1 if i in axes else n for i, n in enumerate(a.shape) if keepdims or i not in axes]
     a, along = one_axis(a if axes else a[..., None], axes or (a.ndim,))

@@ -206,7 +206,7 @@ def ordering(
         >>> ordering(jnp.array([2.0, 1.0, 2.0]), jnp.array([10.0, 20.0, 30.0]), tie="mean").tolist()
         [20.0, 20.0, 20.0]
     """
-    tie = selections.tie(tie, "first", "ordering")
+    tie = selections.tie(tie, "first", "ordering", "tie")
     if jnp.iscomplexobj(key):
         raise InputError(
             message(
