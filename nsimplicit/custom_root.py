@@ -196,7 +196,7 @@ class ImplicitFunction(Problem):
         """A leaf of the solution as an array, without the derivative of the solver's own steps."""
         try:
             return jax.lax.stop_gradient(jnp.asarray(x))
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise InputError(
                 message(
                     self._where,

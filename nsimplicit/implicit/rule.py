@@ -16,9 +16,8 @@ own primal output, so derivatives of every order and in every order of modes fol
 
 Three traps, each with a regression test:
 
-* ``custom_linear_solve`` transposes only if every leaf of its right-hand side and of its product
-  depends on the linear input (jax-ml/jax#10929). Leaves that happen not to are *anchored*: they
-  get a zero selected from the input, which costs nothing and cannot carry a nan.
+* ``custom_linear_solve`` transposes only if every leaf depends on the linear input
+  (jax-ml/jax#10929); ``linear_solvers.anchor`` sees to that, at every order.
 * A guard may not look at the tangent in the rule, which must stay linear; it acts inside the solve.
 * An array made here from nothing is replicated under ``shard_map``; arrays are made from b or z.
 """
@@ -39,7 +38,7 @@ from nsimplicit.implicit.guards import Checked, Guard, Solved, check
 from nsimplicit.implicit.tap import Report, record
 from nsimplicit.implicit.traced import Traced as Traced
 from nsimplicit.implicit.traced import trace_equation as trace_equation
-from nsimplicit.linear_solvers.anchor import anchor
+from nsimplicit.linear_solvers.anchor import anchored_solve
 from nsimplicit.linear_solvers.auto import Auto
 from nsimplicit.linear_solvers.operator import LinearSolver, Operator, Vector
 
@@ -113,8 +112,7 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
 
     def product(system: tuple[Vector, Any]) -> tuple[Vector, Any]:
         v, extra = system
-        out = add(operator.matvec(v), blank_like(z))
-        return anchor(out, jax.tree.leaves(v)), extra
+        return operator.matvec(v), extra
 
     def run(operator: Operator, b: Vector, guess: Vector | None) -> tuple[Any, Checked]:
         solution = linear_solver.solve(operator, b, guess)
@@ -147,6 +145,6 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
 
     # Every leaf of the system must vary over the same mesh axes: JAX types all results alike.
     axes = varying(*jax.tree.leaves(b))
-    system = (anchor(b, moving), anchor(vary(probe, axes), moving))
-    out, extra = lax.custom_linear_solve(product, system, solve, transpose_solve)
-    return anchor(out, jax.tree.leaves(extra))  # so that the tap's cotangent, too, is linear in z's
+    system = (b, vary(probe, axes))
+    touch = next(x for x in jax.tree.leaves(z) if x.size)
+    return anchored_solve(product, system, solve, transpose_solve, sources=moving, coefficient=touch)[0]

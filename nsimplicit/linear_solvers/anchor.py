@@ -1,13 +1,15 @@
 """``lax.custom_linear_solve`` made safe for systems of several leaves (jax-ml/jax#10929).
 
-It transposes only if every leaf of its right-hand side, and of its product, depends on the linear
-input. Leaves that happen not to are *anchored*: they get a zero selected from the input. A select
-costs nothing after XLA, and unlike a product with zero cannot turn an infinity into a nan.
+Its transpose asks that every leaf of its right-hand side depend on the linear input. A leaf that
+happens not to depends on nothing JAX can see, and an assertion fails: at first order a residual
+without parameters, at second order an output nobody reads, or a product whose coefficients are
+constants. Such leaves are *anchored*: they get a zero selected from what they should depend on.
+A select costs nothing after XLA, and unlike a product with zero cannot turn an infinity into a nan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +18,8 @@ from jax import lax
 
 from nsimplicit.calculus.replay import varying
 from nsimplicit.linear_solvers.operator import LinearSolver, Operator, Product, Vector
+
+Solve = Callable[[Product, Any], Any]
 
 
 def anchor(tree: Any, sources: Sequence[jax.Array]) -> Any:
@@ -26,20 +30,53 @@ def anchor(tree: Any, sources: Sequence[jax.Array]) -> Any:
     """
 
     def zero(source: jax.Array, leaf: jax.Array) -> jax.Array:
-        entry = source[(0,) * source.ndim].real
-        entry = lax.select(False, entry, jnp.zeros_like(entry)).astype(leaf.dtype)
+        entry = _first(source).astype(leaf.dtype)
         extra = varying(entry) - varying(leaf)
         return lax.psum(entry, tuple(extra)) if extra else entry
 
     return jax.tree.map(lambda x: sum((zero(s, x) for s in sources if s.size), x), tree)
 
 
-def linear_solve(operator: Operator, b: Vector, solver: LinearSolver) -> Vector:
-    """x with M x = b, differentiable in b and in what M's product closes over, in every mode."""
-    leaves = jax.tree.leaves(b)
+def anchored_solve(
+    product: Product,
+    b: Any,
+    solve: Solve,
+    transpose_solve: Solve,
+    *,
+    sources: Sequence[jax.Array],
+    coefficient: jax.Array | None = None,
+) -> Any:
+    """``lax.custom_linear_solve(product, b, solve, transpose_solve)``, anchored.
 
-    def product(v: Vector) -> Vector:
-        return anchor(operator.matvec(v), jax.tree.leaves(v))
+    Args:
+        product: v -> M v on trees like ``b``.
+        b: the right-hand side.
+        solve: as in ``lax.custom_linear_solve``.
+        transpose_solve: as in ``lax.custom_linear_solve``.
+        sources: what ``b`` depends on linearly.
+        coefficient: a value that has a derivative whenever M has one.
+    """
+
+    def anchored(v: Any) -> Any:
+        out = product(v)
+        if coefficient is not None:
+            # as a factor of v, so that it is there in the transpose too
+            zero = _first(coefficient)
+            out = jax.tree.map(lambda y, x: y + zero.astype(x.dtype) * x, out, v)
+        return anchor(out, jax.tree.leaves(v))
+
+    out = lax.custom_linear_solve(anchored, anchor(b, sources), solve, transpose_solve)
+    return anchor(out, jax.tree.leaves(out))
+
+
+def _first(source: jax.Array) -> jax.Array:
+    """Zero, selected from the first entry."""
+    entry = source[(0,) * source.ndim].real
+    return lax.select(False, entry, jnp.zeros_like(entry))
+
+
+def linear_solve(operator: Operator, b: Vector, solver: LinearSolver) -> Vector:
+    """x with M x = b, differentiable in b and, to first order, in what M's product closes over."""
 
     def solve(_: Product, b: Vector) -> Vector:
         return solver.solve(operator, b).value
@@ -47,4 +84,4 @@ def linear_solve(operator: Operator, b: Vector, solver: LinearSolver) -> Vector:
     def transpose_solve(rmatvec: Product, b: Vector) -> Vector:
         return solver.solve(operator.transpose(rmatvec), b).value
 
-    return lax.custom_linear_solve(product, anchor(b, leaves), solve, transpose_solve)
+    return anchored_solve(operator.matvec, b, solve, transpose_solve, sources=jax.tree.leaves(b))
