@@ -102,9 +102,10 @@ def converge(data, weight, iterations, progress):
     """How the iterates and their derivatives approach their limits."""
     seen = {}
     for name, make in SPLITTINGS.items():
-        progress(f"{name}: {iterations[name]} iterations and their derivatives")
+        steps = iterations[name] * 5 // 4  # into the rounding errors
+        progress(f"{name}: {steps} iterations and their derivatives")
         T, tangents = jax.jvp(lambda w, make=make: make(w, data), (weight,), (1.0,))
-        path = nsi.history(T, jnp.zeros(data.X.shape[1]), tangents=tangents, steps=iterations[name])
+        path = nsi.history(T, jnp.zeros(data.X.shape[1]), tangents=tangents, steps=steps)
         fitted = path.rates()
         seen[name] = {
             "error": np.asarray(path.error / jnp.linalg.norm(path.z_limit)),
@@ -122,8 +123,10 @@ def spectral_radius(T, z):
 
 
 def tune(data, start, steps, progress):
-    """Adam on theta = log weight, with the hypergradient through each splitting; solves are warm-started."""
+    """Gradient descent on theta = log weight through each splitting; every solve starts from the one before."""
     paths = {}
+    # No step changes the weight by more than a fifth. The steps vanish, as at a kink of the error they must.
+    optimiser = optax.chain(optax.clip(0.02), optax.sgd(optax.cosine_decay_schedule(10.0, steps)))
     for name, make in SPLITTINGS.items():
 
         def error(theta, z0, data, make=make):
@@ -131,7 +134,6 @@ def tune(data, start, steps, progress):
             return held_out(solution.value, data), solution
 
         step = jax.jit(jax.value_and_grad(error, has_aux=True))
-        optimiser = optax.adam(optax.cosine_decay_schedule(0.2, steps))
         theta, z0 = jnp.log(start), jnp.zeros(data.X.shape[1])
         state, path = optimiser.init(theta), []
         for k in range(steps):
@@ -155,11 +157,11 @@ def check(result, small):
         for exact in ("implicit", "unrolled", "unrolled, checkpoints", "piggyback"):
             assert errors[exact] < 1e-6, (exact, errors)
         assert errors["one-step"] > 1e-3  # a first-order method is not what one-step is for
-    values = [[row["held_out_error"] for row in path] for path in result["tuning"].values()]
-    slopes = [[row["slope"] for row in path] for path in result["tuning"].values()]
-    assert np.ptp(np.array(slopes), axis=0).max() < 1e-5, "the splittings disagree"
-    for path in values:
-        assert path[-1] < path[0] and path[-1] < 1.01 * result["scan"]["held_out_error"].min()
+    slopes = np.array([[row["slope"] for row in path] for path in result["tuning"].values()])
+    assert np.ptp(slopes, axis=0).max() < 1e-5, "the splittings disagree"  # solves are to 1e-10 here
+    for path in result["tuning"].values():
+        assert path[-1]["held_out_error"] < path[0]["held_out_error"]
+        assert path[-1]["held_out_error"] < 1.001 * result["scan"]["held_out_error"].min()
     for seen in result["convergence"].values():
         # The derivative may be slower by a factor k, not by a rate.
         assert abs(seen["derivative_rate"] - seen["iterate_rate"]) < 0.04
@@ -188,7 +190,9 @@ def report(result):
             f"  {name:18} {last['weight']:10.4f}   {last['held_out_error']:14.6f} {first:8.4f}"
             f"   {sum(row['iterations'] for row in path)}"
         )
-    print(f"\nAt the breakpoint {knot['knot'].weight:.6f} of the path, d beta / d weight of the coefficient that enters")
+    print(
+        f"\nAt the breakpoint {knot['knot'].weight:.6f} of the path, d beta / d weight of the coefficient that enters"
+    )
     show = {f"selection {q:g}": slope for q, slope in knot["selected"].items()}
     show |= {f"scikit-learn, from the {side}": slope for side, slope in knot["sides"].items()}
     show |= {f"{name}, kink left to rounding": slope for name, slope in knot["program"].items()}
@@ -225,7 +229,9 @@ def main():
 
     data = load(options.features)
     largest, weight = largest_weight(data.X, data.y), compared_weight(data.X, data.y)
-    progress(f"diabetes: {data.X.shape[0]} patients to fit, {data.X_held.shape[0]} held out, {data.X.shape[1]} features")
+    progress(
+        f"diabetes: {data.X.shape[0]} patients to fit, {data.X_held.shape[0]} held out, {data.X.shape[1]} features"
+    )
     beta, closed, difference = reference(data, weight)
     tables = compare_modes(data, weight, closed, 11 if small else 3, progress)
     result = {
@@ -237,7 +243,7 @@ def main():
         },
         "modes": {name: table.rows for name, table in tables.items()},
         "convergence": converge(data, weight, {n: t.rows[0]["iterations"] for n, t in tables.items()}, progress),
-        "tuning": tune(data, 0.5 * largest, 60 if small else 30, progress),
+        "tuning": tune(data, 0.5 * largest, 40 if small else 25, progress),
     }
     progress("held-out error on a grid of weights, by scikit-learn")
     result["scan"] = scan_weights(data, 0.005 * largest if small else 0.1 * largest, 0.6 * largest)
