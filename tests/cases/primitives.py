@@ -114,7 +114,7 @@ WEIGHT = (
     ("first", "selection='first'.*Try: "),
 )
 BOUND = (*WEIGHT[1:4], ("first", "or one of 'jax', 'inside', 'outside'"), ((0.5, 2.0), "selection=2"))
-TIE = (("above", "selection='above'.*'jax', 'first', 'last', 'mean'"), (0.5, "selection=0.5"))
+TIE = (("above", "='above'.*'jax', 'first', 'last', 'mean'"), (0.5, "=0.5"))
 UNIT = np.eye(4)
 
 
