@@ -37,20 +37,19 @@ class Piggyback(Derivative):
         """Run; the tangent runs its own loop when asked for."""
         if process.advance is None:
             raise refuse(
-                "Piggyback()",
+                "derivatives.Piggyback()",
                 process,
                 "the solver is opaque: its steps cannot be seen.",
                 "derivative=nsi.derivatives.Implicit()",
             )
         outcome = process.solve()
-
         iteration = process.advance
 
         def tangent(consts: Consts, fixed: Any, live: list[int], dots: list[jax.Array]) -> Any:
             return forward_only(lambda *dots: _propagate(iteration, consts, fixed, live, dots), REVERSE)(*dots)
 
         fixed = (outcome.z, process.start, process.tol, process.max_steps)
-        z = first_order("derivatives.Piggyback", process.traced.consts, fixed, lambda _, fixed: fixed[0], tangent)
+        z = first_order("derivatives.Piggyback()", process.traced.consts, fixed, lambda _, fixed: fixed[0], tangent)
         return dataclasses.replace(outcome, z=z)
 
 

@@ -36,27 +36,16 @@ class Truncated(Derivative):
     damping: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse k < 1."""
+        """Refuse k < 1 and a damping outside (0, 1]."""
         _positive(self.k, "derivatives.Truncated")
+        if not 0 < self.damping <= 1:
+            found = f"damping is {self.damping}, and must be in (0, 1]."
+            meaning = "At 0 no step is taken; above 1 the steps overshoot."
+            raise InputError(message(f"derivatives.Truncated(damping={self.damping})", found, meaning, "damping=1.0"))
 
     def solve(self, process: Process) -> Outcome:
         """Run, then take k steps that are differentiated."""
-        tail = process.tail
-        if tail is None:
-            raise refuse("Truncated(...)", process, "the equation F(z) = 0 gives no step to differentiate.", _IMPLICIT)
-        outcome = process.solve()
-
-        def last(consts, z):
-            return lax.scan(lambda z, _: (tail(consts, z, self.damping), None), z, None, length=self.k)[0]
-
-        z = first_order(
-            "derivatives.Truncated",
-            process.traced.consts,
-            outcome.z,
-            last,
-            lambda consts, z, live, dots: along(consts, live, lambda c: last(c, z), dots),
-        )
-        return dataclasses.replace(outcome, z=z)
+        return _last_steps(process, self.k, self.damping, "derivatives.Truncated(...)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +54,23 @@ class OneStep(Derivative):
 
     def solve(self, process: Process) -> Outcome:
         """As ``Truncated(1)``."""
-        return Truncated(1).solve(process)
+        return _last_steps(process, 1, 1.0, "derivatives.OneStep()")
+
+
+def _last_steps(process: Process, k: int, damping: float, where: str) -> Outcome:
+    tail = process.tail
+    if tail is None:
+        raise refuse(where, process, "the equation F(z) = 0 gives no step to differentiate.", _IMPLICIT)
+    outcome = process.solve()
+
+    def last(consts, z):
+        return lax.scan(lambda z, _: (tail(consts, z, damping), None), z, None, length=k)[0]
+
+    def tangent(consts, z, live, dots):
+        return along(consts, live, lambda c: last(c, z), dots)
+
+    z = first_order(where, process.traced.consts, outcome.z, last, tangent)
+    return dataclasses.replace(outcome, z=z)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +91,7 @@ class Neumann(Derivative):
         """Run, attach the series."""
         if not process.contracts:
             raise refuse(
-                "Neumann(...)",
+                "derivatives.Neumann(...)",
                 process,
                 "the series needs the map of a contraction, and this is Newton's method or a root.",
                 "derivative=nsi.derivatives.OneStep(), exact for Newton",
@@ -104,7 +109,7 @@ class Neumann(Derivative):
 
             return lax.scan(term, b, None, length=self.k - 1)[0]
 
-        z = first_order("derivatives.Neumann", traced.consts, outcome.z, lambda _, z: z, series)
+        z = first_order("derivatives.Neumann(...)", traced.consts, outcome.z, lambda _, z: z, series)
         return dataclasses.replace(outcome, z=z)
 
 

@@ -41,7 +41,7 @@ class Unrolled(Derivative):
         """A differentiable scan."""
         if process.steps is None:
             raise refuse(
-                "Unrolled(...)",
+                "derivatives.Unrolled(...)",
                 process,
                 "the solver is opaque: its steps cannot be seen.",
                 "derivative=nsi.derivatives.Implicit()",
