@@ -112,7 +112,7 @@ def breakpoint_picture(seen):
         path_and_slopes(axis, seen, column)
         axis.set_xlabel("weight of the l1 norm")
     name = [feature_name(knot.columns[c]) for c in (knot.entering, 0)]
-    axes[0].set_ylabel("coefficient")
+    axes[0].set_ylabel("coefficient (standardised data)")
     axes[0].set_title(f"{name[0]} leaves zero at weight {knot.weight:.2f}")
     axes[1].set_title(f"{name[1]} bends there")
     return figure
@@ -131,12 +131,15 @@ def path_and_slopes(axis, seen, column):
         return
     names = {0.0: ("selection 0:\nright derivative", "#d55e00"), 0.5: ("selection 0.5", "#009e73")}
     names[1.0] = ("selection 1:\nleft derivative", "#0072b2")
+    beyond = {1.0: "bottom", -1.0: "top"}[knot.signs[column]]  # the flat side: away from the other two
     for q, (text, colour) in names.items():
-        place = dict(textcoords="offset points", ha="left", va="center")
+        place = dict(textcoords="offset points", ha="left", va=beyond if q == 0.0 else "center")
         axis.annotate(text, (x[-1], tangent[q][-1]), (6, 0), color=colour, **place)
     start = seen["path"][0, column]
     axis.annotate("the solution", (x[0], start), (22, 0), textcoords="offset points", color="0.35", va="center")
-    axis.set_xlim(right=x[-1] + 0.45 * np.ptp(x))
+    axis.set_xticks([tick for tick in axis.get_xticks() if x[0] <= tick <= x[-1]])
+    axis.set_xlim(x[0] - 0.05 * np.ptp(x), x[-1] + 0.45 * np.ptp(x))
+    axis.margins(y=0.12)
 
 
 def feature_name(column):
