@@ -15,6 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*divide by zero:RuntimeWarning"
 def test_verdict(name):
     row = ROWS[name]
     found = nsi.diagnose(row.problem)(*row.args)
+    assert isinstance(found, nsi.Diagnosis)
     assert found.verdict == row.verdict, str(found)
     assert f"verdict           {row.verdict}" in str(found)
     if row.condition is not None:

@@ -5,8 +5,6 @@ import io
 import pathlib
 import re
 
-import pytest
-
 README = pathlib.Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```", re.M | re.S)
 NUMBER = re.compile(r"-?\d[\d.]*(e[-+]?\d+)?")
@@ -23,7 +21,6 @@ def comparable(text: str) -> list[str]:
 
 
 def test_programs_print_what_the_readme_shows():
-    pytest.importorskip("sklearn", reason="the README's first program uses scikit-learn")
     blocks = BLOCK.findall(README.read_text())
     programs = [body for kind, body in blocks if kind == "python"]
     assert len(programs) >= 3
