@@ -1,0 +1,202 @@
+"""Every linear solver against NumPy: one system, many lanes, both precisions, zero and singular right-hand sides."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nsimplicit import InputError
+from nsimplicit._tree import Space
+from nsimplicit.linear_solvers import CG, GMRES, Auto, Custom, Dense, LinearSolution, LinearSolver, Operator, ProxCG
+from nsimplicit.linear_solvers.auto import choose
+from nsimplicit.linear_solvers.dense import invert
+from nsimplicit.linear_solvers.lsqr import lsqr
+from nsimplicit.linear_solvers.operator import General, ProxGradient, Symmetric
+
+
+def system(n, kind, seed=0):
+    """A matrix and what is known of it: general, symmetric, or that of a proximal gradient step."""
+    rng = np.random.default_rng(seed)
+    G = rng.normal(size=(n, n))
+    if kind == "general":
+        return G + 2 * np.sqrt(n) * np.eye(n), lambda M: General()
+    H = G @ G.T / n + 0.5 * np.eye(n)
+    if kind in ("definite", "negative"):
+        return (H if kind == "definite" else -H), lambda M: Symmetric()
+    S = np.eye(n) - H / np.linalg.norm(H, 2)
+    d = (rng.random(n) < 0.6).astype(float)
+    M = np.eye(n) - d[:, None] * S
+    structure = ProxGradient(lambda v: d.astype(v.dtype) * v, lambda v: S.astype(v.dtype) @ v, kind == "transposed")
+    return (M.T if kind == "transposed" else M), lambda M: structure
+
+
+CASES = [
+    (Dense(), "general"),
+    (Auto(), "general"),
+    (GMRES(), "general"),
+    (GMRES(restart=20), "general"),
+    (Custom(lambda matvec, b: jnp.linalg.solve(jax.vmap(matvec)(jnp.eye(len(b), dtype=b.dtype)).T, b)), "general"),
+    (CG(), "definite"),
+    (CG(), "negative"),
+    (ProxCG(), "prox"),
+    (ProxCG(), "transposed"),
+]
+
+
+def name(case):
+    return f"{type(case).__name__}" if isinstance(case, LinearSolver) else str(case)
+
+
+def solved(solver, matrix, b, structure=lambda M: General(), guess=None):
+    """The solution as a tuple that crosses jit."""
+    out = solver.solve(Operator(lambda v: matrix @ v, structure(matrix)), b, guess)
+    assert isinstance(out, LinearSolution)
+    return out.value, out.num_steps, out.norm, out.condition
+
+
+@functools.cache
+def compiled(solver, kind):
+    _, structure = system(30, kind)
+    return jax.jit(lambda M, b: solved(solver, M, b, structure))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("solver, kind", CASES, ids=name)
+def test_agrees_with_numpy(solver, kind, dtype):
+    M, _ = system(30, kind)
+    b = np.random.default_rng(1).normal(size=30)
+    x, steps, norm, condition = compiled(solver, kind)(M.astype(dtype), b.astype(dtype))
+    # default tolerance eps^(3/4) of the right-hand side, times the condition number, at most 70 here
+    np.testing.assert_allclose(x, np.linalg.solve(M, b), atol=100 * np.finfo(dtype).eps ** 0.75)
+    assert x.dtype == dtype
+    assert 0 <= steps <= 62  # never more than two cycles of GMRES
+    assert float(norm) <= np.linalg.norm(M, 1) * (1 + 1e-5)  # from below
+    assert not float(condition) > np.linalg.cond(M, 1) * (1 + 1e-3)  # from below; nan where unknown
+
+
+@pytest.mark.parametrize("solver, kind", CASES, ids=name)
+def test_zero_right_hand_side(solver, kind):
+    x, steps, _, _ = compiled(solver, kind)(system(30, kind)[0], np.zeros(30))
+    np.testing.assert_array_equal(x, np.zeros(30))
+    assert steps == (31 if isinstance(solver, Dense | Auto) else 0)
+
+
+@pytest.mark.parametrize("solver, kind", [c for c in CASES if isinstance(c[0], CG | GMRES | ProxCG)], ids=name)
+def test_warm_start(solver, kind):
+    M, structure = system(12, kind)
+    b = np.ones(12)
+    x = np.linalg.solve(M, b)
+    start = jax.jit(lambda M, b, guess: solved(solver, M, b, structure, guess)[:2])
+    got, steps = start(M, b, x)
+    np.testing.assert_allclose(got, x, rtol=1e-10)
+    assert steps <= 1
+    got, _ = start(M, b, x + 1e-3 * np.cos(np.arange(12)))
+    np.testing.assert_allclose(got, x, rtol=1e-9)
+
+
+@pytest.mark.parametrize("solver", [Dense(), GMRES(), CG()], ids=name)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_lanes(solver, axis):
+    """Lanes of a batch axis: each its own answer and its own count, as alone; one is nan, one has a zero right side."""
+    kind = "definite" if isinstance(solver, CG) else "general"
+    M = np.stack([system(8, kind, seed)[0] for seed in range(4)])
+    M[2] += 100 * np.eye(8)  # converges sooner
+    M[3] = np.nan
+    b = np.random.default_rng(2).normal(size=(4, 8))
+    b[1] = 0.0
+
+    def matvec(v):
+        return {"x": jnp.moveaxis(jnp.einsum("bij,bj->bi", M, jnp.moveaxis(v["x"], axis, 0)), 0, axis)}
+
+    def batched(b):
+        out = solver.solve(Operator(matvec, space=Space(batch_axis=axis)), {"x": jnp.moveaxis(b, 0, axis)})
+        return jnp.moveaxis(out.value["x"], axis, 0), out.num_steps
+
+    x, steps = jax.jit(batched)(b)
+    alone, counts = jax.jit(jax.vmap(lambda M, b: solved(solver, M, b)[:2]))(M, b)
+    np.testing.assert_allclose(x[:3], [np.linalg.solve(M[i], b[i]) for i in range(3)], atol=1e-11)
+    np.testing.assert_allclose(x[:3], alone[:3], atol=1e-14)
+    np.testing.assert_array_equal(steps[:3], counts[:3])
+    if not isinstance(solver, Dense):
+        assert steps[2] < steps[0] and steps[1] == 0
+
+
+@pytest.mark.parametrize("solver", [Dense(), GMRES(), CG(), ProxCG()], ids=name)
+def test_singular_is_never_a_small_residual(solver):
+    """Whatever the answer, its residual shows that there is none."""
+    M = np.diag([1.0, 2.0, 0.0])
+    structure = ProxGradient(lambda v: v, lambda v: (np.eye(3) - M) @ v)
+    x, _, _, condition = jax.jit(lambda b: solved(solver, M, b, lambda M: structure))(jnp.ones(3))
+    assert not np.linalg.norm(M @ x - 1) < 0.9
+    if isinstance(solver, Dense):
+        assert condition == np.inf
+
+
+def test_an_exactly_invariant_subspace_is_no_breakdown():
+    """GMRES meets a new basis vector of length zero after one step; in float32 dividing by it gave nan elsewhere."""
+    M = 3 * np.eye(5, dtype=np.float32)
+    x, steps, _, _ = jax.jit(lambda b: solved(GMRES(), M, b))(np.arange(1.0, 6.0, dtype=np.float32))
+    np.testing.assert_allclose(x, np.arange(1.0, 6.0) / 3, rtol=1e-6)
+    assert steps == 2
+
+
+@pytest.mark.parametrize("n", [1, 64, 65])
+def test_dense_condition_number(n):
+    """Exact in the 1-norm up to 64 unknowns, Hager's estimate beyond: within a factor of three from below."""
+    M, _ = system(n, "general")
+    M[:, 0] *= 1e-3
+    _, _, norm, condition = jax.jit(lambda M: solved(Dense(), M, jnp.ones(n)))(M)
+    exact = np.linalg.cond(M, 1)
+    assert float(norm) == pytest.approx(np.linalg.norm(M, 1))
+    assert exact / (1 + 1e-9 if n <= 64 else 3) <= float(condition) <= exact * (1 + 1e-9)
+
+
+def test_inverse_needs_pivots():
+    M = np.array([[[0.0, 1.0], [1.0, 0.0]], [[1e-20, 1.0], [1.0, 1.0]]])
+    np.testing.assert_allclose(jax.jit(invert)(M), np.linalg.inv(M))
+
+
+@pytest.mark.parametrize("shape, rank", [((7, 7), 3), ((7, 7), 7)])
+def test_lsqr_is_the_pseudo_inverse(shape, rank):
+    rng = np.random.default_rng(0)
+    M = rng.normal(size=(shape[0], rank)) @ rng.normal(size=(rank, shape[1]))
+    b = rng.normal(size=(2, shape[0]))
+    b[1] = 0.0
+    x = jax.jit(lambda b: lsqr(lambda v: v @ M.T, lambda v: v @ M, Space(batch_axis=0), b))(b)
+    np.testing.assert_allclose(x, b @ np.linalg.pinv(M).T, atol=1e-9)
+
+
+def test_auto_chooses_by_structure_size_and_place():
+    prox = ProxGradient(lambda v: v, lambda v: v)
+
+    def chosen(n, structure=General(), **space):
+        return type(choose(Operator(lambda v: v, structure, Space(**space)), jnp.zeros(n)))
+
+    assert [chosen(512), chosen(513), chosen(512, prox), chosen(513, prox)] == [Dense, GMRES, Dense, ProxCG]
+    assert chosen((600, 512), batch_axis=0) is Dense  # 512 unknowns in each of 600 lanes
+    assert chosen(3, axis_name=("i",)) is GMRES
+
+
+def test_transposing_keeps_what_is_known():
+    M, structure = system(5, "prox")
+    operator = Operator(lambda v: M @ v, structure(M)).transpose(lambda v: M.T @ v)
+    x = jax.jit(lambda b: ProxCG().solve(operator, b).value)(jnp.ones(5))
+    np.testing.assert_allclose(x, np.linalg.solve(M.T, np.ones(5)))
+    assert Operator(lambda v: v, Symmetric()).transpose(lambda v: v).structure == Symmetric()
+
+
+def test_negative_curvature_stops_prox_cg_unconverged():
+    S = np.diag([0.5, 3.0])  # I - step·H with an H that is not positive: D S > I
+    structure = ProxGradient(lambda v: v, lambda v: S @ v)
+    x, _, _, _ = solved(ProxCG(), np.eye(2) - S, jnp.array([1.0, 1.0]), lambda M: structure)
+    assert np.all(np.isfinite(x)) and np.linalg.norm((np.eye(2) - S) @ x - 1) > 0.1
+
+
+def test_wrong_use():
+    split = Operator(lambda v: v, space=Space(axis_name=("i",)))
+    with pytest.raises(InputError, match="split over the mesh axes.*\n.*\nTry: .*GMRES"):
+        Dense().solve(split, jnp.ones(2))
+    with pytest.raises(InputError, match="structure General.*\n.*\nTry: "):
+        ProxCG().solve(Operator(lambda v: v), jnp.ones(2))
