@@ -227,6 +227,31 @@ def test_steps_may_be_traced():
     assert jnp.isfinite(jax.grad(f)(0.5)) and f._cache_size() <= 1
 
 
+@pytest.mark.parametrize("name", ["LeastSquares tall", "LeastSquares wide", "LogDet", "Simplex"])
+def test_lanes_on_several_devices_share_their_parameters(name):
+    """Inside shard_map, with replica checks: each device has its point, and the parameters are everyone's."""
+    row, mesh = ROWS[name], jax.make_mesh((2,), ("lanes",), axis_types=(jax.sharding.AxisType.Auto,))
+    points = np.stack([row.points[0], 1.1 * row.points[0]])
+
+    def local(params, points):
+        return jnp.sin(row.make(*params).prox(points[0], row.step))[None]
+
+    def spread(params, points):
+        specs = dict(in_specs=(jax.P(), jax.P("lanes")), out_specs=jax.P("lanes"))
+        return jnp.sum(jax.shard_map(local, mesh=mesh, **specs)(params, points))
+
+    def alone(params, points):
+        return sum(jnp.sum(local(params, point[None])) for point in points)
+
+    args = jax.tree.map(jnp.asarray, (row.params, points))
+
+    def derivatives(fun):
+        return jax.jit(lambda *z: (jax.grad(fun, (0, 1))(*z), jax.jvp(jax.grad(fun, (0, 1)), z, z)[1]))(*args)
+
+    for got, want in zip(*(jax.tree.leaves(derivatives(fun)) for fun in (spread, alone)), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-13)
+
+
 def loss(x, target):
     return jnp.sum(jnp.logaddexp(0.0, -target * x))
 

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
+from nsimplicit._tree import blank
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,12 +143,42 @@ def add_up(tree: Any) -> jax.Array:
 
 def extreme(reduce: Callable[[jax.Array], jax.Array], param: Any) -> jax.Array:
     """The smallest (``jnp.min``) or largest number in a parameter: a constant, for choosing steps."""
-    return reduce(jnp.stack([reduce(jax.lax.stop_gradient(jnp.asarray(leaf))) for leaf in jax.tree.leaves(param)]))
+    return reduce(jnp.stack([reduce(lax.stop_gradient(jnp.asarray(leaf))) for leaf in jax.tree.leaves(param)]))
 
 
 def modulus(x: jax.Array) -> jax.Array:
     """The absolute value of each entry; its derivative at a complex 0 is 0, at a real 0 that of ``abs``."""
     return primitives.norm(x[..., None], axis=-1) if jnp.iscomplexobj(x) else primitives.abs(x)
+
+
+# On accelerators a product has 16 bits by default. That is no basis for a derivative.
+matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
+
+def linear_solve(
+    system: Callable[..., jax.Array],
+    b: jax.Array,
+    *params: jax.Array,
+    solve: Callable[..., jax.Array],
+    constants: tuple[jax.Array, ...],
+    like: jax.Array,
+) -> jax.Array:
+    """v with ``system(v, *params) = b``, as ``solve(b, *constants)``; the system is Hermitian.
+
+    Derivatives of every order, in b and in the parameters, go through ``system``; ``solve`` is never
+    differentiated. Inside ``shard_map`` all arguments are made to vary over the same mesh axes, by
+    adding a zero: ``custom_linear_solve`` wants its functions typed like its right-hand side. What
+    the zero is made of must not be a tangent; ``like`` is a value that varies as b does.
+    """
+    arrays = (*params, *constants)
+    zero = functools.reduce(jnp.add, [blank(lax.stop_gradient(x[(0,) * x.ndim].real)) for x in (like, *arrays)])
+    b, *rest = (x + zero.astype(x.dtype) for x in (b, *arrays))
+    live, frozen = rest[: len(params)], rest[len(params) :]
+
+    def transpose_solve(_: Any, b: jax.Array) -> jax.Array:
+        return solve(b.conj(), *frozen).conj()
+
+    return lax.custom_linear_solve(lambda v: system(v, *live), b, lambda _, b: solve(b, *frozen), transpose_solve)
 
 
 def concrete(x: Any) -> np.ndarray | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,7 @@ from jax import lax
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._tree import data
-from nsimplicit.prox.base import Function, fit, real
-
-_matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+from nsimplicit.prox.base import Function, fit, linear_solve, matmul, real
 
 
 @data
@@ -99,7 +96,7 @@ def _root(W: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The positive definite root U of U - step U^-1 = W, and Z = step U^-1."""
     w, V = jnp.linalg.eigh(W, symmetrize_input=False)
     u, z = _eigenvalues(w, step)
-    return _matmul(V * u, V.T), _matmul(V * z, V.T)
+    return matmul(V * u, V.T), matmul(V * z, V.T)
 
 
 @_root.defjvp
@@ -117,11 +114,11 @@ def _root_jvp(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, j
     _, z = _eigenvalues(w, lax.stop_gradient(step))
     divisor = 1 + z[:, None] * z / lax.stop_gradient(step)
 
-    def solve(_: Any, b: jax.Array) -> jax.Array:
-        return _matmul(_matmul(V, _matmul(_matmul(V.T, b), V) / divisor), V.T)
+    def solve(b: jax.Array, V: jax.Array, divisor: jax.Array) -> jax.Array:
+        return matmul(matmul(V, matmul(matmul(V.T, b), V) / divisor), V.T)
 
-    def system(D: jax.Array) -> jax.Array:
-        return D + _matmul(_matmul(Z, D), Z) / step
+    def system(D: jax.Array, Z: jax.Array, step: jax.Array) -> jax.Array:
+        return D + matmul(matmul(Z, D), Z) / step
 
-    dU = lax.custom_linear_solve(system, dW + dstep * Z / step, solve, symmetric=True)
+    dU = linear_solve(system, dW + dstep * Z / step, Z, step, solve=solve, constants=(V, divisor), like=W)
     return (U, Z), (dU, dU - dW)
