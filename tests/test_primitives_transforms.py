@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
+import nsimplicit as nsi
 from tests.cases.primitives import ROWS
 
 rows = pytest.mark.parametrize("row", ROWS, ids=[f"{row.name}-{i}" for i, row in enumerate(ROWS)])
@@ -91,19 +92,48 @@ def test_shard_map_with_replica_checks(row):
     close(replicated, expected.sum(0))
 
 
-EXPLICIT = [row for row in ROWS if row.name in ("relu", "clip", "max", "sort", "top_k", "median", "max_pool", "norm")]
+WEIGHTS = np.array([0.0, 0.25, 0.5, 1.0])
+# Functions of a matrix, row by row, so that the rows can lie on different devices.
+ROWWISE = {
+    "relu": nsi.relu,
+    "relu with weights": lambda x: nsi.relu(x, selection=WEIGHTS),
+    "clip": lambda x: nsi.clip(x, 0, WEIGHTS),
+    "soft_threshold": lambda x: nsi.soft_threshold(x, WEIGHTS),
+    "switch": lambda x: nsi.switch(x, x**2 + x, 0.0, selection=0.25),
+    "max": lambda x: nsi.max(x, -1),
+    "max, first": lambda x: nsi.max(x, -1, selection="first"),
+    "sort, mean": lambda x: nsi.sort(x, selection="mean"),
+    "sort, last": lambda x: nsi.sort(x, selection="last"),
+    "top_k": lambda x: nsi.top_k(x, 2)[0],
+    "top_k, mean": lambda x: nsi.top_k(x, 2, selection="mean")[0],
+    "median": lambda x: nsi.median(x, -1),
+    "max_pool": lambda x: nsi.max_pool(x[..., None], (2,), selection="mean")[..., 0],
+    "ordering": lambda x: nsi.ordering(x, x**2, tie="last"),
+    "norm": lambda x: nsi.norm(x, axis=-1, selection=WEIGHTS / 2),
+}
 
 
-@pytest.mark.parametrize("row", EXPLICIT, ids=[f"{row.name}-{i}" for i, row in enumerate(EXPLICIT)])
-def test_explicit_sharding(row):
-    x = batch(row)
-    expected = jax.jit(jax.vmap(jax.grad(loss(selected(row)))))(x)
+@pytest.mark.parametrize("name", ROWWISE)
+def test_rows_on_different_devices(name):
+    fun = ROWWISE[name]
+    x = np.random.default_rng(0).integers(-1, 2, (8, 4)).astype(float)  # many ties, one row of zeros
+    x[0] = 0
+    gradient = jax.grad(loss(fun))
+    expected = jax.jit(gradient)(x)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-13, atol=1e-13)  # sums round differently
+
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Auto,))
+    spec = PartitionSpec("d")
+    each = jax.jit(jax.shard_map(fun, mesh=mesh, in_specs=spec, out_specs=spec))
+    close(jax.jit(jax.grad(loss(each)))(x), expected)
+
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Explicit,))
     with jax.set_mesh(mesh):
-        spread = jax.device_put(x, jax.NamedSharding(mesh, PartitionSpec("d")))
-        gradient = jax.jit(jax.vmap(jax.grad(loss(selected(row)))))(spread)
-        assert jax.typeof(gradient).sharding.spec[0] == "d"
-    np.testing.assert_allclose(gradient, expected, rtol=1e-13, atol=1e-13)  # sums round differently
+        spread = jax.device_put(x, jax.NamedSharding(mesh, spec))
+        assert jax.typeof(fun(spread)).sharding.spec[0] == "d"
+        result = jax.jit(jax.grad(lambda x: jnp.sum(fun(x) ** 2)))(spread)
+        assert jax.typeof(result).sharding.spec[0] == "d"
+    close(result, jax.jit(jax.grad(lambda x: jnp.sum(fun(x) ** 2)))(x))
 
 
 @rows

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import nsimplicit as nsi
+from nsimplicit.primitives.switch import bind
 
 
 @pytest.mark.parametrize("s", [0.0, 0.25, 0.5, 1.0])
@@ -76,6 +77,16 @@ def test_a_branch_without_weight_may_have_an_infinite_slope():
         assert gradient == 2 or np.isnan(gradient)
 
 
+def test_the_other_branch_may_have_the_infinite_slope_too():
+    for selection in ("above", jnp.array([1.0])):
+        tangent = jax.jvp(
+            lambda x, s=selection: nsi.switch(x, 2 * x, jnp.sqrt(jnp.abs(x)), selection=s),
+            (jnp.zeros(1),),
+            (jnp.ones(1),),
+        )[1]
+        assert tangent == 2
+
+
 def test_infinite_cotangents_stay_on_their_branch():
     _, pullback = jax.vjp(nsi.maximum, jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))
     x, y = pullback(jnp.array([np.inf, -np.inf]))
@@ -134,10 +145,23 @@ def test_weights_may_be_mapped(shape):
         both = jax.vmap(slope)(x, weights), jax.vmap(slope, (-1, 0))(jnp.moveaxis(x, 0, -1), weights)
         return *both, jax.vmap(slope, (None, 0))(x[0], weights), jax.vmap(slope, (0, None))(x, weights[1])
 
+    def loss(x, weights):
+        return jax.vmap(lambda x, s: nsi.relu(x, selection=s))(x, weights).sum()
+
     *each, shared = mapped(x, weights)
+    each.append(jax.jit(jax.grad(loss))(x, weights))
     for result in each:
         np.testing.assert_array_equal(result, expected)
     np.testing.assert_array_equal(shared, np.full(x.shape, 0.25))
+
+
+def test_a_weight_is_a_choice_and_not_a_variable():
+    # Through the primitive: the function clips a traced weight, which stops its derivative too.
+    def slope(weight):
+        return jax.jvp(lambda x: bind(x, 0, x, 0, weight, x, name="switch", explicit=True), (0.0,), (1.0,))[1]
+
+    assert slope(0.25) == 0.25
+    assert jax.grad(slope)(0.25) == 0
 
 
 def test_higher_derivatives_mix_the_branches_too():

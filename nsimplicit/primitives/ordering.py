@@ -67,7 +67,7 @@ def _batch(lane: Any, operands: Any, dims: Any, *, axis: int, **params: Any) -> 
     operands = [
         batching.bdim_at_front(x, d, lane.size, lane.explicit_mesh_axis) for x, d in zip(operands, dims, strict=True)
     ]
-    return ordering_p.bind(*_core.auto_insert_reshard(*operands), axis=axis + 1, **params), 0
+    return ordering_p.bind(*operands, axis=axis + 1, **params), 0
 
 
 batching.fancy_primitive_batchers[ordering_p] = _batch

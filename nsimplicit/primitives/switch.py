@@ -39,6 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax._src import core as _core
+from jax._src.interpreters.partial_eval import DynamicJaxprTrace
 from jax.core import Tracer
 from jax.interpreters import ad, batching, mlir
 
@@ -52,9 +53,9 @@ Zero: Any = ad.Zero  # untyped in JAX
 
 
 def compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function for eager calls; when it is being traced, trace it in place.
+    """Compile a function for eager calls; inside a program that is being traced, trace it in place.
 
-    An eager call then costs one dispatch. A nested ``jit`` would hide from the surrounding trace
+    An eager call then costs one dispatch. A nested ``jit`` would hide from the surrounding program
     that a weight is a known number, and its cached jaxpr names the source line of its first caller.
     """
 
@@ -63,7 +64,8 @@ def compiled(*static: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
 
         @functools.wraps(fun)
         def call(*args: Any, **kwargs: Any) -> Any:
-            return (jitted if _core.trace_state_clean() else fun)(*args, **kwargs)
+            traces = _core.unsafe_get_trace_stack(_core.trace_ctx.trace)
+            return (fun if any(isinstance(t, DynamicJaxprTrace) for t in traces) else jitted)(*args, **kwargs)
 
         return call
 
@@ -129,7 +131,7 @@ def _batch(lane: Any, operands: Any, dims: Any, **params: Any) -> tuple[Any, int
     )
     if 0 < np.ndim(weight) < np.ndim(value):  # a scalar for each lane
         weight = spread(lax.expand_dims(weight, range(1, np.ndim(value))), value)
-    return switch_p.bind(*_core.auto_insert_reshard(*rest, weight, value), **params), 0
+    return switch_p.bind(*rest, weight, value, **params), 0
 
 
 batching.fancy_primitive_batchers[switch_p] = _batch
