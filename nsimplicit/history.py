@@ -15,7 +15,8 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._tree import Space, cast_like, data, is_float, promote, subtract
 from nsimplicit.implicit.equation import Equation, FixedPoint
 from nsimplicit.implicit.process import Bound
-from nsimplicit.implicit.rule import attach, trace_equation
+from nsimplicit.implicit.rule import attach
+from nsimplicit.implicit.traced import trace_equation
 from nsimplicit.solvers.base import Solver
 from nsimplicit.solvers.loop import iterate
 from nsimplicit.solvers.picard import Picard
@@ -154,7 +155,7 @@ def _direction(parameters: Any, tangents: Any) -> Any:
 
 
 def _rate(error: np.ndarray, size: float) -> float:
-    eps = float(np.finfo(error.dtype).eps)
+    eps = float(jnp.finfo(error.dtype).eps)
     scale = 1 + size
     # Once among rounding errors an error may come back up: only the way down counts.
     down = np.flatnonzero(error <= eps ** (2 / 3) * scale)
