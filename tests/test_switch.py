@@ -97,6 +97,9 @@ def test_infinite_cotangents_stay_on_their_branch():
 def test_the_value_is_taken_as_given_and_not_differentiated():
     value, slope = jax.value_and_grad(lambda x: nsi.switch(x, 2 * x, x, value=100 * x))(3.0)
     assert value == 300 and slope == 2
+    equations = jax.make_jaxpr(lambda x: nsi.switch(x, 2 * x, x, value=100 * x))(3.0).eqns
+    stopped = [e.outvars[0] for e in equations if e.primitive.name == "stop_gradient"]
+    assert equations[-1].primitive.name == "switch" and equations[-1].invars[-1] in stopped
 
 
 def test_integer_branches_are_a_plain_where():

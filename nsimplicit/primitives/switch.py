@@ -147,17 +147,17 @@ def _jvp(primals: Any, tangents: Any, *, at_nan: str, **params: Any) -> tuple[An
     is_above, is_below = _branches(left, right, weight, known, at_nan)
     rest = zero = lax.full_like(tangents[2] if live[0] else tangents[3], 0)
     above, below = (tangent if is_live else zero for tangent, is_live in zip(tangents[2:4], live, strict=True))
-    if at_nan in ("zero", "nan") or known not in (0.0, 1.0):
-        weight = lax.stop_gradient(weight)
-        shares = [weight, 1 - weight]
-        if at_nan in ("zero", "nan"):
-            # Zero on the branches: a transposed select hands zeros down here, and 0·nan is nan.
-            kink, branch = lax.eq(left, right), is_above | is_below
-            off = jnp.where(branch, 0, 0 if at_nan == "zero" else np.nan).astype(weight.dtype)
-            shares = [jnp.where(kink, share, off) for share in shares]
-        for share, tangent in zip(shares, (above, below), strict=True):
-            if tangent is not zero:
-                rest = share * tangent if rest is zero else rest + share * tangent
+    if at_nan in ("above", "below") and known in (0.0, 1.0):  # no third case: reverse mode keeps one mask
+        return out, lax.select(is_above, above, below)
+    weight = lax.stop_gradient(weight)
+    shares = [weight, 1 - weight]
+    if at_nan in ("zero", "nan"):
+        # Zero on the branches: a transposed select hands zeros down here, and 0·nan is nan.
+        off = jnp.where(is_above | is_below, 0, 0 if at_nan == "zero" else np.nan).astype(weight.dtype)
+        shares = [jnp.where(lax.eq(left, right), share, off) for share in shares]
+    for share, tangent in zip(shares, (above, below), strict=True):
+        if tangent is not zero:
+            rest = share * tangent if rest is zero else rest + share * tangent
     return out, lax.select(is_above, above, lax.select(is_below, below, rest))
 
 
