@@ -13,27 +13,28 @@ from sklearn.model_selection import train_test_split
 
 import nsimplicit as nsi
 
-EPOCHS, BATCH, WIDTH = 15, 64, 64
-# The default would build and factor one 64 × 64 matrix for each image. GMRES gets by with some 20 products of the
-# whole batch: five times faster. An image whose solve fails is left out of the step and counted, instead of nan.
-IMPLICIT = nsi.derivatives.Implicit(nsi.linear_solvers.GMRES(restart=40), nsi.guards.Solved(on_failure="drop"))
+EPOCHS, BATCH, WIDTH = 10, 64, 64
+# The default would build and factor one 64 × 64 matrix for each image. GMRES gets by with a dozen products of the
+# whole batch: a step is five times faster. An image whose solve fails is left out of the step, and counted.
+IMPLICIT = nsi.derivatives.Implicit(nsi.linear_solvers.GMRES(restart=20), nsi.guards.Solved(on_failure="drop"))
 
 
 class DEQ(nnx.Module):
     def __init__(self, rngs):
         self.encode = nnx.Linear(64, WIDTH, rngs=rngs)
-        self.mix = nnx.Linear(WIDTH, WIDTH, kernel_init=nnx.initializers.orthogonal(0.5), rngs=rngs)
+        self.mix = nnx.Param(jax.random.normal(rngs.params(), (WIDTH, WIDTH)))
         self.dropout = nnx.Dropout(0.2, rngs=rngs)
-        self.norm = nnx.LayerNorm(WIDTH, epsilon=1.0, rngs=rngs)  # divides by more than 1, so that the cell contracts
+        self.norm = nnx.LayerNorm(WIDTH, epsilon=1.0, use_scale=False, rngs=rngs)
         self.decode = nnx.Linear(WIDTH, 10, rngs=rngs)
         self.rngs = rngs
 
     def __call__(self, images, derivative=IMPLICIT, tap=None):
-        x = self.encode(images / 16)
+        x, mix = self.encode(images / 16), self.mix[...]
+        mix = 0.7 * mix / jnp.linalg.norm(mix, 2)
         key = self.rngs.dropout()  # drawn here and not in the cell: every iteration sees the same mask
 
-        def cell(z):
-            return self.norm(nsi.relu(x + self.mix(self.dropout(z, rngs=key))))
+        def cell(z):  # contracts: dropout stretches by 1/0.8, mix by 0.7, relu and a norm with epsilon 1 by 1 at most
+            return self.norm(nsi.relu(x + self.dropout(z, rngs=key) @ mix))
 
         anderson = nsi.solvers.Anderson()
         solution = nsi.fixed_point(cell, 0 * x, solver=anderson, derivative=derivative, batch_axis=0, tap=tap)
@@ -56,7 +57,7 @@ def train_step(model, optimizer, images, labels):
 split = train_test_split(*load_digits(return_X_y=True), random_state=0)
 images, test_images, labels, test_labels = map(jnp.asarray, split)
 model = DEQ(nnx.Rngs(0))
-rate = optax.cosine_decay_schedule(5e-3, EPOCHS * (len(images) // BATCH))
+rate = optax.cosine_decay_schedule(1e-2, EPOCHS * (len(images) // BATCH))
 optimizer = nnx.Optimizer(model, optax.adam(rate), wrt=nnx.Param)
 predict = nnx.jit(lambda model: model(test_images)[0].argmax(-1))
 
@@ -75,4 +76,4 @@ grad = nnx.grad(lambda model, derivative: loss_fn(model, None, images[batch], la
 implicit, unrolled = (grad(nnx.clone(model), d) for d in (IMPLICIT, nsi.derivatives.Unrolled(60)))
 error = optax.tree.norm(optax.tree.sub(implicit, unrolled)) / optax.tree.norm(unrolled)
 print(f"gradient of the last batch, with dropout: implicit and unrolled differ by {error:.0e}")
-assert accuracy > 0.95 and solution.converged.all() and not report.failed.any() and error < 5e-3
+assert accuracy > 0.95 and solution.converged.all() and not report.failed.any() and error < 1e-3

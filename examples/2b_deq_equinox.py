@@ -13,13 +13,13 @@ from sklearn.model_selection import train_test_split
 
 import nsimplicit as nsi
 
-EPOCHS, BATCH, WIDTH = 15, 64, 64
-IMPLICIT = nsi.derivatives.Implicit(nsi.linear_solvers.GMRES(restart=40), nsi.guards.Solved(on_failure="drop"))
+EPOCHS, BATCH, WIDTH = 10, 64, 64
+IMPLICIT = nsi.derivatives.Implicit(nsi.linear_solvers.GMRES(restart=20), nsi.guards.Solved(on_failure="drop"))
 
 
 class DEQ(eqx.Module):
     encode: eqx.nn.Linear
-    mix: eqx.nn.Linear
+    mix: jax.Array
     dropout: eqx.nn.Dropout
     norm: eqx.nn.LayerNorm
     decode: eqx.nn.Linear
@@ -27,16 +27,16 @@ class DEQ(eqx.Module):
     def __init__(self, key):
         keys = jax.random.split(key, 3)
         self.encode = eqx.nn.Linear(64, WIDTH, key=keys[0])
-        self.mix = eqx.nn.Linear(WIDTH, WIDTH, key=keys[1])
+        self.mix = jax.random.normal(keys[1], (WIDTH, WIDTH))
         self.dropout = eqx.nn.Dropout(0.2)
-        self.norm = eqx.nn.LayerNorm(WIDTH, eps=1.0)  # divides by more than 1, so that the cell contracts
+        self.norm = eqx.nn.LayerNorm(WIDTH, eps=1.0, use_weight=False)
         self.decode = eqx.nn.Linear(WIDTH, 10, key=keys[2])
 
     def __call__(self, image, key=None, tap=None, derivative=IMPLICIT):
-        x = self.encode(image / 16)
+        x, mix = self.encode(image / 16), 0.7 * self.mix / jnp.linalg.norm(self.mix, 2)
 
-        def cell(z):  # the key comes from outside: every iteration sees the same mask
-            return self.norm(nsi.relu(x + self.mix(self.dropout(z, key=key))))
+        def cell(z):  # contracts: dropout stretches by 1/0.8, mix by 0.7, relu and a norm with epsilon 1 by 1 at most
+            return self.norm(nsi.relu(x + mix @ self.dropout(z, key=key)))  # one key: one mask for all iterations
 
         solution = nsi.fixed_point(cell, 0 * x, solver=nsi.solvers.Anderson(), derivative=derivative, tap=tap)
         return self.decode(solution.value), solution
@@ -59,7 +59,7 @@ def train_step(model, optimizer, state, batch):
 split = train_test_split(*load_digits(return_X_y=True), random_state=0)
 images, test_images, labels, test_labels = map(jnp.asarray, split)
 model = DEQ(jax.random.key(0))
-optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, EPOCHS * (len(images) // BATCH)))
+optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, EPOCHS * (len(images) // BATCH)))
 state = optimizer.init(eqx.filter(model, eqx.is_array))
 
 print("epoch   loss | most steps  converged | backward: most steps  largest error  failed")
@@ -76,4 +76,4 @@ grad = eqx.filter_grad(lambda model, derivative: loss_fn((model, None), *batch, 
 implicit, unrolled = (grad(model, derivative) for derivative in (IMPLICIT, nsi.derivatives.Unrolled(60)))
 error = optax.tree.norm(optax.tree.sub(implicit, unrolled)) / optax.tree.norm(unrolled)
 print(f"test accuracy {accuracy:.1%}; implicit and unrolled gradient of the last batch differ by {error:.0e}")
-assert accuracy > 0.95 and solution.converged.all() and not report.failed.any() and error < 1e-2
+assert accuracy > 0.95 and solution.converged.all() and not report.failed.any() and error < 1e-3
