@@ -26,7 +26,9 @@ def root_of(a):
 
 
 @pytest.mark.parametrize(
-    "pack", [lambda x, *aux: (x, *aux), lambda x, *aux: [x, *aux], lambda x, *aux: Answer(x, *aux)], ids=str
+    "pack",
+    [lambda x, *aux: (x, *aux), lambda x, *aux: [x, *aux], lambda x, *aux: Answer(x, *aux)],
+    ids=["tuple", "list", "namedtuple"],
 )
 def test_aux_keeps_its_container_and_has_no_derivative(pack):
     @nsi.custom_root(square, has_aux=True, init_argnum=None)
