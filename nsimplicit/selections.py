@@ -96,7 +96,7 @@ def weight(selection: Any, default: float, where: str, names: Mapping[str, float
         if jnp.issubdtype(selection.dtype, jnp.floating):
             one = np.ones((), selection.dtype)
             return lax.clamp(0 * one, lax.stop_gradient(selection), one)
-    elif not isinstance(selection, bool):
+    else:
         number = _real(selection)
         if number is not None and np.all((number >= 0) & (number <= 1)):
             return float(number) if number.ndim == 0 else number
