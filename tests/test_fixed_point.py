@@ -71,7 +71,8 @@ def test_the_state_keeps_its_dtype(dtype, solver):
     solve = jax.value_and_grad(lambda t: nsi.fixed_point(lambda z, t: 0.5 * z + t, jnp.zeros((), dtype), t).value)
     value, slope = solve(theta)
     assert value.dtype == slope.dtype == dtype
-    assert abs(float(value) - 1) < 0.05 and abs(float(slope) - 2) < 0.02  # a few units of bfloat16, 0.004
+    tol = float(jnp.finfo(dtype).eps) ** (2 / 3)  # on the residual, relative to 1 + |z| = 2; the map halves errors
+    assert abs(float(value) - 1) <= 4 * tol and abs(float(slope) - 2) < 0.02  # the slope is solved for in float32
 
 
 def test_a_numpy_step_does_not_promote_a_float32_loop():

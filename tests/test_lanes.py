@@ -47,7 +47,7 @@ def test_each_lane_is_what_it_is_alone(name, axis):
         got = nsi.fixed_point(batch(axis), jnp.zeros_like(theta), theta, solver=solver, batch_axis=axis)
         values = jnp.moveaxis(got.value, axis, 0)
     assert got.num_steps.tolist() == [int(e.num_steps) for e in expected]
-    assert len(set(got.num_steps.tolist())) == 3 or name == "SemismoothNewton"
+    assert len(set(got.num_steps.tolist())) > 1 or name == "SemismoothNewton"
     assert got.converged.all() and got.residual.shape == (3,)
     for value, lane in zip(values, expected, strict=True):
         np.testing.assert_allclose(value, lane.value, rtol=1e-12)  # the same steps, summed in another order

@@ -22,8 +22,8 @@ def test_weight_zero_is_the_identity_whatever_the_selection(selection):
 
 
 def derivatives(fun, x):
-    """First derivatives both ways, and the second."""
-    return jax.jit(lambda x: (jax.jacrev(fun)(x), jax.jacfwd(fun)(x), jax.jacfwd(jax.jacrev(fun))(x)))(x)
+    """The Jacobian and its derivative."""
+    return jax.jit(lambda x: (jax.jacrev(fun)(x), jax.jacfwd(jax.jacrev(fun))(x)))(x)
 
 
 def test_the_zero_vector_is_smooth_for_the_l2_norm():
@@ -50,8 +50,8 @@ def test_one_zero_group_does_not_poison_the_others(groups):
 def test_positions_in_no_group_are_free():
     g = prox.GroupL2(np.array([1.0, 100.0]), [[0, 1], [3]])
     x = np.array([3.0, 4.0, -7.0, 5.0, 11.0])
-    np.testing.assert_allclose(g.prox(x, 1.0), [2.4, 3.2, -7.0, 0.0, 11.0])
-    np.testing.assert_array_equal(jnp.diag(jax.jacrev(lambda x: g.prox(x, 1.0))(x))[jnp.array([2, 4])], 1)
+    np.testing.assert_allclose(jax.jit(g.prox)(x, 1.0), [2.4, 3.2, -7.0, 0.0, 11.0])
+    np.testing.assert_array_equal(np.diag(jax.jit(jax.jacrev(lambda x: g.prox(x, 1.0)))(x))[[2, 4]], 1)
 
 
 @pytest.mark.parametrize("selection", (None, 0.0, 0.25, 1.0, "inside", "outside"))
@@ -84,13 +84,13 @@ def test_simplex_at_a_vertex_has_the_selected_support():
         np.testing.assert_allclose(slope, q / q.sum(), atol=1e-15)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_simplex_finds_the_kink_through_rounding(dtype, key):
     """x = y + tau with zeros in y is a kink in exact arithmetic, whatever tau: the selection decides, not the error."""
     jacobians = jax.jit(lambda x, s: jax.jacrev(lambda x: 2 * [prox.Simplex(selection=s).project(x)], has_aux=True)(x))
     for k, shift in enumerate([0.1, -3.7, 1e3]):
-        y = jax.random.dirichlet(jax.random.fold_in(key, k), jnp.ones(5)).astype(dtype)
-        x = jnp.concatenate([y, jnp.zeros(3, dtype)]) + jnp.asarray(shift, dtype)
+        y = np.asarray(jax.random.uniform(jax.random.fold_in(key, k), (5,))) + 0.1
+        x = np.append(y / y.sum(), np.zeros(3)).astype(dtype) + dtype(shift)
         for s, support in ((0.0, 5), (1.0, 8)):
             J, p = jacobians(x, s)
             assert np.sum(np.diag(J) > 0) == support
@@ -195,9 +195,9 @@ def test_least_squares_with_several_right_hand_sides():
     x = np.stack([V3, V3 + 1, 0 * V3], axis=1)
     for a in (A, A[:2]):
         b = np.stack([B, 2 * B, -B], axis=1)[: len(a)]
-        f = prox.LeastSquares(a, b)
-        columns = [prox.LeastSquares(a, b[:, k]).prox(x[:, k], 0.5) for k in range(3)]
-        np.testing.assert_allclose(f.prox(x, 0.5), jnp.stack(columns, axis=1), rtol=1e-13)
+        f, solve = prox.LeastSquares(a, b), jax.jit(lambda b, x, a=a: prox.LeastSquares(a, b).prox(x, 0.5))
+        columns = [solve(b[:, k], x[:, k]) for k in range(3)]
+        np.testing.assert_allclose(solve(b, x), np.stack(columns, axis=1), rtol=1e-13)
         np.testing.assert_allclose(f.gradient(x), a.T @ (a @ x - b), rtol=1e-13)
 
 
@@ -212,14 +212,14 @@ def test_least_squares_over_the_complex_numbers(rows):
         out = prox.LeastSquares(a, b).prox(v[:3] + 1j * v[3:], s)
         return jnp.concatenate([out.real, out.imag])
 
-    v = jnp.concatenate([x.real, x.imag])
-    np.testing.assert_allclose(prox.LeastSquares(a, b)(x), real(v), rtol=1e-14)
+    v = np.concatenate([x.real, x.imag])
     forward, reverse = jax.jit(lambda v: [mode(ours, (0, 1))(v, 0.5) for mode in (jax.jacfwd, jax.jacrev)])(v)
     want = jax.jit(jax.jacfwd(real.prox, (0, 1)))(v, 0.5)
     for got in (forward, reverse):
         jax.tree.map(lambda g, w: np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-14), got, want)
-    gradient = prox.LeastSquares(a, b).gradient(x)
-    np.testing.assert_allclose(jnp.concatenate([gradient.real, gradient.imag]), real.gradient(v), rtol=1e-13)
+    value, gradient = jax.jit(lambda x: (prox.LeastSquares(a, b)(x), prox.LeastSquares(a, b).gradient(x)))(x)
+    np.testing.assert_allclose(value, real(v), rtol=1e-14)
+    np.testing.assert_allclose(np.append(gradient.real, gradient.imag), jax.jit(real.gradient)(v), rtol=1e-13)
 
 
 def test_steps_may_be_traced():
@@ -227,7 +227,7 @@ def test_steps_may_be_traced():
     assert jnp.isfinite(jax.grad(f)(0.5)) and f._cache_size() <= 1
 
 
-@pytest.mark.parametrize("name", ["LeastSquares tall", "LeastSquares wide", "LogDet", "Simplex"])
+@pytest.mark.parametrize("name", ["LeastSquares tall", "LogDet"])
 def test_lanes_on_several_devices_share_their_parameters(name):
     """Inside shard_map, with replica checks: each device has its point, and the parameters are everyone's."""
     row, mesh = ROWS[name], jax.make_mesh((2,), ("lanes",), axis_types=(jax.sharding.AxisType.Auto,))
