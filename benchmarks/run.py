@@ -25,7 +25,8 @@ def main() -> int:
         print(f"== {name}: {perf_counter() - began:.0f} s", flush=True)
         missed += [f"{name}: {text}" for text in table.missed]
     print("\nevery bound kept" if not missed else "\nbounds missed:\n  " + "\n  ".join(missed))
-    return len(missed)
+    # A smoke run asks whether the benchmarks run; on a busy machine a bound on time says nothing about the code.
+    return 0 if arguments.smoke else len(missed)
 
 
 if __name__ == "__main__":
