@@ -39,6 +39,7 @@ from nsimplicit.primitives import (
 )
 from nsimplicit.primitives import max as max
 from nsimplicit.primitives import min as min
+from nsimplicit.prox import smooth
 
 # `abs`, `max` and `min` are left out: a star import must not shadow the builtins.
 __all__ = [
@@ -76,6 +77,7 @@ __all__ = [
     "root_jvp",
     "root_vjp",
     "selections",
+    "smooth",
     "soft_threshold",
     "solvers",
     "sort",

@@ -121,6 +121,11 @@ def test_admm_variables_satisfy_the_optimality_conditions(problems):
     np.testing.assert_allclose((nu - 0.3 * jnp.sign(v))[v != 0], 0, atol=1e-11)
 
 
+def test_a_smooth_term_without_curvature_gets_a_step():
+    T = nsi.splittings.ForwardBackward(nsi.prox.Linear(jnp.array([1.0, -1.0])), nsi.prox.SquaredL2(2.0))
+    np.testing.assert_allclose(nsi.fixed_point(T, jnp.zeros(2)).value, [-0.5, 0.5], atol=1e-9)
+
+
 def test_problems_a_splitting_cannot_take():
     f, g = nsi.prox.LeastSquares(jnp.eye(2), jnp.ones(2)), nsi.prox.L1(1.0)
     with pytest.raises(nsi.InputError, match=r"ForwardBackward\(f=...\)[\s\S]*exchange"):

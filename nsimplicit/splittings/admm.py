@@ -106,4 +106,4 @@ def _minimiser(h: Function, matrix: Any, step: Any, name: str, letter: str) -> C
     penalty = jnp.asarray(step, matrix.dtype)
     hessian = quadratic.dense(matrix.shape[1]) + penalty * matrix.T @ matrix
     solve = _solver(hessian)
-    return lambda r: solve(lambda u: hessian @ u, penalty * (matrix.T @ r) - quadratic.q)
+    return lambda r: solve(lambda u, h: h @ u, penalty * (matrix.T @ r) - quadratic.q, hessian)

@@ -66,7 +66,8 @@ class ForwardBackward(Splitting):
             return self.step
         f, z = lax.stop_gradient((self.f, z))
         if f.lipschitz is not None:
-            return lax.stop_gradient(1.0 / f.lipschitz)
+            bound = jnp.asarray(f.lipschitz)
+            return lax.stop_gradient(jnp.where(bound > 0, 1 / jnp.where(bound > 0, bound, 1), 1.0))
         return lax.stop_gradient(_backtrack(f, z))
 
 

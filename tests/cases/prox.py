@@ -529,5 +529,5 @@ WRONG = {
 
 COVERED = frozenset(
     {f"prox.{row.name}" for row in ROWS.values()}
-    | {"prox.smooth", "prox.Smooth", "prox.FromFunction", "prox.Function", "prox.Set"}
+    | {"smooth", "prox.smooth", "prox.Smooth", "prox.FromFunction", "prox.Function", "prox.Set"}
 )
