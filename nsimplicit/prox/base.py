@@ -171,8 +171,11 @@ def linear_solve(
     the zero is made of must not be a tangent; ``like`` is a value that varies as b does.
     """
     arrays = (*params, *constants)
-    zero = functools.reduce(jnp.add, [blank(lax.stop_gradient(x[(0,) * x.ndim].real)) for x in (like, *arrays)])
-    b, *rest = (x + zero.astype(x.dtype) for x in (b, *arrays))
+    rest: Any = arrays
+    # Only where it is needed: in a loop the zero would make a copy of the matrix for every step.
+    if len({jax.typeof(x).manual_axis_type for x in (like, b, *arrays)}) > 1:
+        zero = functools.reduce(jnp.add, [blank(lax.stop_gradient(x[(0,) * x.ndim].real)) for x in (like, *arrays)])
+        b, *rest = (x + zero.astype(x.dtype) for x in (b, *arrays))
     live, frozen = rest[: len(params)], rest[len(params) :]
 
     def transpose_solve(_: Any, b: jax.Array) -> jax.Array:
