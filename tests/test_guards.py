@@ -63,7 +63,7 @@ def failures(report):
 
 @pytest.mark.parametrize(
     "guard",
-    [guards.Solved(), guards.Conditioned(), guards.Solved(on_failure="drop"), guards.Conditioned(on_failure="drop"),
+    [guards.Solved(), guards.Solved(on_failure="drop"), guards.Conditioned(on_failure="drop"),
      guards.Solved(on_failure="least_squares"), guards.Solved(on_failure="ignore"), guards.Off()],
     ids=str,
 )  # fmt: skip
@@ -262,7 +262,6 @@ def test_equation_of_another_problem():
     )
     report = jax.jit(jax.grad(lambda tap: solve.reporting(tap)(TARGET, 5.0).sum()))(nsi.tap())
     assert report.forward_residual > 0.1 and report.num_solves == 1
-    assert nsi.diagnose(solve)(TARGET, 5.0).verdict == "unconverged"
 
 
 @pytest.mark.parametrize("guard", [guards.Solved, guards.Conditioned])

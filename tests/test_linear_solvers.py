@@ -62,8 +62,11 @@ def compiled(solver, kind):
     return jax.jit(lambda M, b: solved(solver, M, b, structure))
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("solver, kind", CASES, ids=name)
+@pytest.mark.parametrize(
+    "solver, kind, dtype",
+    [(*case, np.float64) for case in CASES] + [(*CASES[i], np.float32) for i in (0, 2, 5, 7)],
+    ids=lambda x: x.__name__ if isinstance(x, type) else name(x),
+)
 def test_agrees_with_numpy(solver, kind, dtype):
     M, _ = system(30, kind)
     b = np.random.default_rng(1).normal(size=30)
@@ -83,7 +86,7 @@ def test_zero_right_hand_side(solver, kind):
     assert steps == (31 if isinstance(solver, Dense | Auto) else 0)
 
 
-@pytest.mark.parametrize("solver, kind", [c for c in CASES if isinstance(c[0], CG | GMRES | ProxCG)], ids=name)
+@pytest.mark.parametrize("solver, kind", [CASES[i] for i in (2, 5, 7, 8)], ids=name)
 def test_warm_start(solver, kind):
     M, structure = system(12, kind)
     b = np.ones(12)
@@ -96,8 +99,7 @@ def test_warm_start(solver, kind):
     np.testing.assert_allclose(got, x, rtol=1e-9)
 
 
-@pytest.mark.parametrize("solver", [Dense(), GMRES(), CG()], ids=name)
-@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("solver, axis", [(Dense(), 0), (GMRES(), 1), (CG(), 0), (CG(), 1)], ids=name)
 def test_lanes(solver, axis):
     """Lanes of a batch axis: each its own answer and its own count, as alone; one is nan, one has a zero right side."""
     kind = "definite" if isinstance(solver, CG) else "general"
