@@ -40,7 +40,10 @@ class Traced:
         point, products = z, []
         for program, captured in zip(self.programs, consts, strict=True):
             point, product = jax.linearize(lambda v, program=program, captured=captured: program(captured, v), point)
-            products.append(product)
+            # custom_linear_solve types what its product closes over as varying over the mesh; a product
+            # of two replicated arrays, one of them a sum over devices, then fails to lower. Inside a
+            # function of its own every array keeps its type.
+            products.append(jax.jit(product) if self.space.axis_name else product)
         return self.equation.residual(z, point), self.equation.operator(tuple(products), self.space)
 
 
