@@ -8,40 +8,18 @@ every reduction ends in a ``psum``; a local norm steering a loop around a collec
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._errors import InputError, message
+from nsimplicit._records import config
 
 Tree = Any
-T = TypeVar("T")
-
-
-@dataclass_transform(frozen_default=True, eq_default=False)
-def data(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass pytree, compared by identity.
-
-    Fields are leaves (differentiated like any argument) unless declared with ``static()``.
-    """
-    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
-    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
-    jax.tree_util.register_dataclass(
-        cls,
-        data_fields=[f.name for f in fields if not f.metadata.get("static")],
-        meta_fields=[f.name for f in fields if f.metadata.get("static")],
-    )
-    return cls
-
-
-def static(default: Any = dataclasses.MISSING, *, kw_only: bool = True) -> Any:
-    """A field of :func:`data` classes that is configuration, not a leaf; it must be hashable."""
-    return dataclasses.field(default=default, kw_only=kw_only, metadata={"static": True})
 
 
 def is_float(x: Any) -> bool:
@@ -125,7 +103,7 @@ def blank_like(tree: Tree) -> Tree:
     return jax.tree.map(blank, tree)
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Space:
     """Where vectors live: one state, or a batch of states, possibly spread over a mesh.
 

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nsimplicit._errors import DerivativeError, InputError, message
+from nsimplicit._records import config
 from nsimplicit._tree import is_float
 from nsimplicit.derivatives import Derivative, Implicit, Neumann, OneStep, Piggyback, Unrolled
 
 MODES = (Implicit(), Unrolled(100), Unrolled(100, checkpoint=True), Piggyback(), OneStep(), Neumann(20))
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Comparison:
     """What :func:`compare` measured; printed, it is a table.
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import Space, data, promote, static
+from nsimplicit._records import data, static
+from nsimplicit._tree import Space, promote
 from nsimplicit.implicit.equation import Equation, Problem, Root
 from nsimplicit.implicit.guards import Off, check
 from nsimplicit.implicit.rule import trace_equation

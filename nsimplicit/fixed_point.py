@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import Space, data, partition, promote
+from nsimplicit._records import data
+from nsimplicit._tree import Space, partition, promote
 from nsimplicit.derivatives.base import Derivative
 from nsimplicit.derivatives.implicit import Implicit
 from nsimplicit.implicit.equation import Equation, FixedPoint, Root

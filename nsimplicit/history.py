@@ -12,7 +12,8 @@ import numpy as np
 from jax import lax
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import Space, cast_like, data, is_float, promote, subtract
+from nsimplicit._records import data
+from nsimplicit._tree import Space, cast_like, is_float, promote, subtract
 from nsimplicit.implicit.equation import Equation, FixedPoint
 from nsimplicit.implicit.process import Bound
 from nsimplicit.implicit.rule import attach

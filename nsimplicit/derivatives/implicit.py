@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from nsimplicit._records import config
 from nsimplicit.derivatives.base import Derivative
 from nsimplicit.implicit.guards import Guard, Solved
 from nsimplicit.implicit.process import Outcome, Process
@@ -11,7 +12,7 @@ from nsimplicit.linear_solvers.auto import Auto
 from nsimplicit.linear_solvers.operator import LinearSolver
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Implicit(Derivative):
     """The implicit function theorem at the solution: (dE/dz) dz = -(dE/dtheta) dtheta.
 

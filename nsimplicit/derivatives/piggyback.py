@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._records import config
 from nsimplicit.derivatives.base import Derivative, first_order, refuse
 from nsimplicit.implicit.process import Consts, Iteration, Outcome, Process
 from nsimplicit.primitives.forward_only import forward_only
@@ -21,7 +22,7 @@ REVERSE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Piggyback(Derivative):
     """J_{k+1} = A_k J_k + B_k beside z_{k+1} = T(z_k), until both have converged. Forward mode only.
 

@@ -7,6 +7,7 @@ import dataclasses
 from jax import lax
 
 from nsimplicit._errors import InputError, message
+from nsimplicit._records import config
 from nsimplicit._tree import add, subtract
 from nsimplicit.derivatives.base import Derivative, along, first_order, refuse
 from nsimplicit.implicit.process import Bound, Outcome, Process
@@ -17,7 +18,7 @@ def _positive(k: int, where: str) -> None:
         raise InputError(message(f"{where}(k={k!r})", "k must be a positive Python int.", "It is a number of steps."))
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Truncated(Derivative):
     """Differentiates the last k steps only: k further (damped) steps from the solution.
 
@@ -48,7 +49,7 @@ class Truncated(Derivative):
         return _last_steps(process, self.k, self.damping, "derivatives.Truncated(...)")
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class OneStep(Derivative):
     """Jacobian-free differentiation, ``Truncated(1)``: the derivative of the last step alone."""
 
@@ -73,7 +74,7 @@ def _last_steps(process: Process, k: int, damping: float, where: str) -> Outcome
     return dataclasses.replace(outcome, z=z)
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Neumann(Derivative):
     """The first k terms of (I - A)⁻¹ B = B + A B + A² B + ... at the solution; memory flat in k.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from nsimplicit._errors import InputError, message
+from nsimplicit._records import config
 from nsimplicit.derivatives.base import Derivative, refuse
 from nsimplicit.implicit.process import Outcome, Process
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Unrolled(Derivative):
     """Runs exactly ``steps`` steps and differentiates them, in every mode and order.
 

@@ -14,10 +14,10 @@ Every equation is linearised as M dz = b with one sign convention:
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from nsimplicit._records import config
 from nsimplicit._tree import Space, negative, subtract
 from nsimplicit.linear_solvers.operator import General, Operator, Product, ProxGradient, Structure
 
@@ -47,7 +47,7 @@ class Equation(abc.ABC):
         """b, from the tangent of the end of the chain in the parameters."""
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Root(Equation):
     """F(z) = 0."""
 
@@ -72,7 +72,7 @@ class Root(Equation):
         return negative(tangent)
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class FixedPoint(Equation):
     """T(z) = z."""
 
@@ -95,7 +95,7 @@ class FixedPoint(Equation):
         return tangent
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class ProxStep(Equation):
     """prox(z - step·grad f(z)) = z, kept as its two maps ``(forward, prox)``."""
 

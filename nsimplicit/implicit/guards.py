@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._errors import DerivativeError, InputError, message
+from nsimplicit._records import config
 from nsimplicit._tree import subtract
 from nsimplicit.linear_solvers.lsqr import lsqr
 from nsimplicit.linear_solvers.operator import LinearSolution, Operator, Vector, coarsest_eps, quotient
@@ -34,7 +35,7 @@ __all__ = ["Conditioned", "Guard", "Off", "Solved"]
 ON_FAILURE = ("nan", "drop", "least_squares", "ignore", "raise", "warn")
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Evidence:
     """What a guard judges by; one entry per lane.
 
@@ -71,7 +72,7 @@ class Guard(abc.ABC):
         """True in the lanes whose answer is not to be trusted."""
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Off(Guard):
     """No check: the answer of the linear solver, whatever it is."""
 
@@ -82,7 +83,7 @@ class Off(Guard):
         return jnp.zeros_like(evidence.backward_error, bool)
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Solved(Guard):
     """The linear solve reached its equation, as measured by the backward error.
 
@@ -103,7 +104,7 @@ class Solved(Guard):
         return _unsolved(evidence, self.rtol) | (evidence.condition * evidence.eps > 0.1)
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Conditioned(Guard):
     """The linear solve reached its equation, and the equation is well enough conditioned.
 
@@ -131,7 +132,7 @@ def _unsolved(evidence: Evidence, rtol: float | None) -> jax.Array:
     return ~(evidence.backward_error <= limit)  # nan fails
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Checked:
     """A guarded answer and what was found; one entry per lane."""
 

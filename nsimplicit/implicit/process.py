@@ -6,14 +6,14 @@ a solve, whoever makes it: the package's own loop, or a user's opaque solver, wh
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from nsimplicit._tree import Space, cast_like, data, promote
+from nsimplicit._records import config, data
+from nsimplicit._tree import Space, cast_like, promote
 from nsimplicit.implicit.rule import attach
 from nsimplicit.implicit.tap import Report
 from nsimplicit.implicit.traced import Traced
@@ -22,7 +22,7 @@ from nsimplicit.linear_solvers.operator import Operator, Vector
 Consts = tuple[tuple[Any, ...], ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Bound:
     """A traced equation at given constants: what a solver iterates."""
 
@@ -53,7 +53,7 @@ class Outcome:
     aux: Any = None
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Iteration:
     """The steps of a solve, for a mode that makes its own loop; closes over no array.
 
@@ -70,7 +70,7 @@ class Iteration:
     space: Space
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Process:
     """A solve that has not run yet.
 

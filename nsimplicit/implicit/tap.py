@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nsimplicit._errors import DerivativeError, message
-from nsimplicit._tree import data, partition, promote
+from nsimplicit._records import data
+from nsimplicit._tree import partition, promote
 
 HUGE = 1e30  # what stands for inf and nan in a record: float32, and sums of lanes stay finite
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._errors import InputError, message
+from nsimplicit._records import config
 from nsimplicit._tree import Space, cast_like, partition
 from nsimplicit.calculus.replay import Program, checks_replication, trace, vary, varying
 from nsimplicit.implicit.equation import Equation
 from nsimplicit.linear_solvers.operator import Operator, Vector
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Traced:
     """An equation traced at a state: one program per map, and what they closed over."""
 

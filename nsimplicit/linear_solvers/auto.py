@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from nsimplicit._records import config
 from nsimplicit.linear_solvers.dense import Dense
 from nsimplicit.linear_solvers.krylov import GMRES
 from nsimplicit.linear_solvers.operator import (
@@ -20,7 +19,7 @@ DENSE_SIZE = 512
 """Largest matrix that is built and factored unasked: 2 MB and a few milliseconds in float64."""
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Auto(LinearSolver):
     """Dense up to 512 unknowns a lane; beyond, ProxCG for a proximal gradient step, else GMRES.
 

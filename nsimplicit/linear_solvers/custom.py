@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from nsimplicit._records import config
 from nsimplicit.linear_solvers.operator import LinearSolution, LinearSolver, Operator, Product, Vector
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Custom(LinearSolver):
     """Wraps ``fun(matvec, b) -> x``; it is called with M and, in reverse mode, with Mᵀ.
 

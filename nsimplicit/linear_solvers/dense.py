@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._errors import InputError, message
+from nsimplicit._records import config
 from nsimplicit._tree import add, blank, subtract
 from nsimplicit.linear_solvers.operator import LinearSolution, LinearSolver, Operator, Vector
 
@@ -17,7 +16,7 @@ PLAIN_SIZE = 64
 loop can stop for ever (seen with batches of 256 at n = 50), and a training loop is such a loop."""
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Dense(LinearSolver):
     """LU with partial pivoting, one step of refinement through the product, and a condition number.
 

@@ -6,13 +6,13 @@ in every export, and must say whether it converged. Lanes that are done are froz
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._records import config
 from nsimplicit._tree import Space, add, blank_like, subtract
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
@@ -27,7 +27,7 @@ from nsimplicit.linear_solvers.operator import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class CG(LinearSolver):
     """Conjugate gradients, for symmetric definite matrices (either sign).
 
@@ -74,7 +74,7 @@ class CG(LinearSolver):
         return LinearSolution(x, steps, high, jnp.where(steps > 0, jnp.maximum(1.0, quotient(high, low)), 1.0))
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class GMRES(LinearSolver):
     """Restarted GMRES with twice-applied classical Gram-Schmidt, for any matrix.
 

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from nsimplicit._records import config
 from nsimplicit._tree import Space
 
 Vector = Any
 Product = Callable[[Vector], Vector]
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class General:
     """Nothing is known of the matrix."""
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Symmetric:
     """The matrix equals its transpose in the Euclidean product of the raveled vectors."""
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class ProxGradient:
     """The matrix is I - D(I - step·H), or its transpose, with D and H symmetric and 0 <= D <= I.
 
@@ -44,7 +44,7 @@ class ProxGradient:
 Structure = General | Symmetric | ProxGradient
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Operator:
     """A square matrix M given by products.
 
@@ -67,7 +67,7 @@ class Operator:
                 return Operator(rmatvec, structure, self.space)
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class LinearSolution:
     """What a linear solver returns; every number has one entry per lane.
 

@@ -20,13 +20,13 @@ vector is kept in the range of D: the loop carries q, rho and the answer as prei
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._errors import InputError, message
+from nsimplicit._records import config
 from nsimplicit._tree import add, blank_like, subtract
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
@@ -39,7 +39,7 @@ from nsimplicit.linear_solvers.operator import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class ProxCG(LinearSolver):
     """Conjugate gradients in the range of D for M = I - D(I - step·H) and its transpose.
 

@@ -140,48 +140,53 @@ batching.fancy_primitive_batchers[switch_p] = _batch
 def _jvp(primals: Any, tangents: Any, *, at_nan: str, **params: Any) -> tuple[Any, Any]:
     out = switch_p.bind(*primals, at_nan=at_nan, **params)
     left, right, _, _, weight, _ = primals
-    live = [type(tangent) is not Zero for tangent in tangents[2:4]]
-    if not any(live):
-        return out, Zero(jax.typeof(out).to_tangent_aval())
+    above, below = tangents[2:4]
     known = None if np.ndim(weight) or isinstance(weight, Tracer) else float(weight)
-    is_above, is_below = _branches(left, right, weight, known, at_nan)
-    rest = zero = lax.full_like(tangents[2] if live[0] else tangents[3], 0)
-    above, below = (tangent if is_live else zero for tangent, is_live in zip(tangents[2:4], live, strict=True))
-    if at_nan in ("above", "below") and known in (0.0, 1.0):  # no third case: reverse mode keeps one mask
-        return out, lax.select(is_above, above, below)
-    weight = lax.stop_gradient(weight)
-    shares = [weight, 1 - weight]
-    if at_nan in ("zero", "nan"):
-        # Zero on the branches: a transposed select hands zeros down here, and 0·nan is nan.
-        off = jnp.where(is_above | is_below, 0, 0 if at_nan == "zero" else np.nan).astype(weight.dtype)
-        shares = [jnp.where(lax.eq(left, right), share, off) for share in shares]
-    for share, tangent in zip(shares, (above, below), strict=True):
-        if tangent is not zero:
-            rest = share * tangent if rest is zero else rest + share * tangent
-    return out, lax.select(is_above, above, lax.select(is_below, below, rest))
+    if type(above) is not Zero and type(below) is not Zero and known in (0.0, 1.0) and at_nan in ("above", "below"):
+        return out, lax.select(_takes(left, right, weight, known, at_nan), above, below)
+    other = {"above": "below", "below": "above"}.get(at_nan, at_nan)
+    parts = [
+        _part(above, left, right, weight, known, at_nan),
+        _part(below, right, left, 1 - weight, None if known is None else 1 - known, other),
+    ]
+    parts = [part for part in parts if part is not None]
+    return out, sum(parts[1:], parts[0]) if parts else Zero(jax.typeof(out).to_tangent_aval())
 
 
 ad.primitive_jvps[switch_p] = _jvp
 
 
-def _branches(left: Any, right: Any, weight: Any, known: float | None, at_nan: str) -> tuple[Any, Any]:
-    """Where the tangent is that of ``above`` alone, and where it is that of ``below`` alone.
+def _part(tangent: Any, ours: Any, theirs: Any, weight: Any, known: float | None, at_nan: str) -> Any:
+    """What one branch adds to the tangent, written for the branch above.
+
+    A factor inside a mask, and both of this branch only: what the two branches shared would be a
+    kernel of its own after XLA.
+    """
+    if type(tangent) is Zero:
+        return None
+    weight = lax.stop_gradient(weight)
+    factor = None
+    at_neither = {"nan": np.nan, "zero": 0}.get(at_nan)  # times the tangent, as in JAX: 0·nan is nan
+    if known not in (0.0, 1.0) or at_neither is not None:
+        one = lax.full_like(tangent, 1, jnp.finfo(tangent.dtype).dtype)
+        # Finite in the other branch: a transposed select hands zeros down here, and 0·nan is nan.
+        rest = one if at_neither is None else lax.select(lax.gt(ours, theirs), one, at_neither * one)
+        factor = lax.select(lax.le(ours, theirs), weight * one, rest)
+    scaled = tangent if factor is None else factor * tangent
+    return lax.select(_takes(ours, theirs, weight, known, at_nan), scaled, lax.full_like(tangent, 0))
+
+
+def _takes(ours: Any, theirs: Any, weight: Any, known: float | None, at_nan: str) -> Any:
+    """Where a branch has a part in the derivative: not where it would be multiplied by zero.
 
     A weight known to be 0 or 1 moves the kink into a comparison, and the rule becomes the one JAX
     writes by hand: the derivative of relu is ``select(x > 0, x', 0)``.
     """
+    with_nan = at_nan != "below"
+    over = ~lax.le(ours, theirs) if with_nan else lax.gt(ours, theirs)
     if known is None:
-        kink = lax.eq(left, right)
-        is_above = lax.gt(left, right) | (kink & (weight == 1))
-        is_below = lax.lt(left, right) | (kink & (weight == 0))
-        nan = ~(lax.le(left, right) | lax.gt(left, right))
-        return is_above | nan if at_nan == "above" else is_above, is_below | nan if at_nan == "below" else is_below
-    above, not_above = (lax.ge, lax.lt) if known == 1 else (lax.gt, lax.le)
-    below, not_below = (lax.le, lax.gt) if known == 0 else (lax.lt, lax.ge)
-    return (
-        ~not_above(left, right) if at_nan == "above" else above(left, right),
-        ~not_below(left, right) if at_nan == "below" else below(left, right),
-    )
+        return over | (lax.eq(ours, theirs) & (weight > 0))
+    return over if known == 0 else ~lax.lt(ours, theirs) if with_nan else lax.ge(ours, theirs)
 
 
 def switch(u: Any, above: Any, below: Any, *, selection: Any = None, value: Any = None) -> jax.Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,6 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._tree import blank
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Function(abc.ABC):
     """A function g with a prox: ``prox(x, step) = argmin_u g(u) + |u - x|^2 / (2 step)``.
 
@@ -27,11 +25,9 @@ class Function(abc.ABC):
     (then ``gradient`` may be used); ``strong_convexity``; ``lipschitz``, of the gradient, ``None``
     when unknown; ``as_quadratic``, the same function up to a constant as a ``Quadratic``.
 
-    ``_check`` sees the parameters a user passed. It does not run when JAX rebuilds an object: a
-    cotangent, a batch and a tree of axes have the same structure, and no sign or shape to check.
+    A class that checks its parameters does so in ``__post_init__``, which sees only what a user
+    passed (:func:`nsimplicit._records.data`).
     """
-
-    rebuilt: bool = dataclasses.field(default=False, kw_only=True, repr=False, metadata={"static": True})
 
     # No annotations here: these are constants, not fields of the dataclass, and a property may replace one.
     is_convex = True
@@ -39,15 +35,6 @@ class Function(abc.ABC):
     strong_convexity = 0.0
     lipschitz = None
     as_quadratic = None
-
-    def __post_init__(self) -> None:
-        """Check the parameters of a new object."""
-        if not self.rebuilt:
-            self._check()
-            object.__setattr__(self, "rebuilt", True)
-
-    def _check(self) -> None:  # noqa: B027 - a hook: most functions have nothing to check
-        """Raise an :class:`InputError` unless the parameters fit together."""
 
     @abc.abstractmethod
     def __call__(self, x: Any) -> jax.Array:

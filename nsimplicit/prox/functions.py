@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import cast_like, data, static
+from nsimplicit._records import data, static
+from nsimplicit._tree import cast_like
 from nsimplicit.prox.base import Function, as_float
 
 
@@ -24,7 +25,7 @@ class Smooth(Function):
 
     is_smooth = True
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         _callable(self.fun, "prox.smooth(fun, *args)", "fun")
 
     def __call__(self, x: Any) -> jax.Array:
@@ -76,7 +77,7 @@ class FromFunction(Function):
     proximal: Callable[..., Any] = static(kw_only=False)
     params: tuple[Any, ...] = ()
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         _callable(self.value, "prox.from_function(value, prox, *params)", "value")
         _callable(self.proximal, "prox.from_function(value, prox, *params)", "prox")
 

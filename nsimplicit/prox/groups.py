@@ -12,7 +12,7 @@ import numpy as np
 
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import data, static
+from nsimplicit._records import data, static
 from nsimplicit.prox.base import Function, as_float, fit, require
 
 CONCAVE = "A negative weight makes the function concave, and then it has no prox."
@@ -56,7 +56,7 @@ class L2(Function):
     weight: Any
     selection: Any = static(None)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         require("nonnegative", self.weight, "prox.L2", "weight", CONCAVE)
 
     def __call__(self, x: Any) -> jax.Array:
@@ -111,7 +111,7 @@ class GroupL2(Function):
     axis: int = static(-1)
     selection: Any = static(None)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         require("nonnegative", self.weights, "prox.GroupL2", "weights", CONCAVE)
         if self.groups is None:
             return

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nsimplicit._tree import data
+from nsimplicit._records import data
 from nsimplicit.prox.base import Function, add_up, as_float, extreme, fit, leafwise, require
 from nsimplicit.prox.quadratic import Quadratic
 
@@ -106,7 +106,7 @@ class SquaredL2(Function):
 
     is_smooth = True
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         require("nonnegative", self.weight, "prox.SquaredL2", "weight", "A negative weight makes the function concave.")
 
     @property

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit import primitives
-from nsimplicit._tree import data, static
+from nsimplicit._records import data, static
 from nsimplicit.prox.base import Function, add_up, extreme, fit, leafwise, modulus, require
 
 CONCAVE = "A negative weight makes the function concave, and then it has no prox."
@@ -44,7 +44,7 @@ class L1(Function):
     weight: Any
     selection: Any = static(None)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         require("nonnegative", self.weight, "prox.L1", "weight", CONCAVE)
 
     def __call__(self, x: Any) -> jax.Array:
@@ -91,7 +91,7 @@ class ElasticNet(Function):
     l2: Any
     selection: Any = static(None)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         require("nonnegative", self.l1, "prox.ElasticNet", "l1", CONCAVE)
         require("nonnegative", self.l2, "prox.ElasticNet", "l2", CONCAVE)
 

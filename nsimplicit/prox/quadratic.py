@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import data
+from nsimplicit._records import data
 from nsimplicit.prox.base import Function, as_float, extreme, fit, linear_solve, matmul, require
 
 
@@ -67,7 +67,7 @@ class Quadratic(Function):
 
     is_smooth = True
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         shape, q = jnp.shape(self.P), jnp.shape(self.q)
         if len(shape) > 2 or len(set(shape)) > 1 or (shape and q and q[:1] != shape[:1]):
             raise InputError(
@@ -171,7 +171,7 @@ class LeastSquares(Function):
 
     is_smooth = True
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         A, b = jnp.shape(self.A), jnp.shape(self.b)
         if len(A) != 2 or b[:1] != A[:1]:
             raise InputError(

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import data, static, subtract
+from nsimplicit._records import data, static
+from nsimplicit._tree import subtract
 from nsimplicit.prox.base import Function, concrete, fit, leafwise, require, require_function
 
 
@@ -51,7 +52,7 @@ class Conjugate(Function):
     fun: Function
     value: Callable[[Function, Any], Any] | None = static(None)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         require_function(self.fun, "Conjugate")
 
     @property
@@ -109,7 +110,7 @@ class Translate(Function):
     is_convex, is_smooth = _inherited("is_convex"), _inherited("is_smooth")
     strong_convexity, lipschitz = _inherited("strong_convexity"), _inherited("lipschitz")
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         require_function(self.fun, "Translate")
 
     @property
@@ -163,7 +164,7 @@ class PreScale(Function):
     is_convex, is_smooth = _inherited("is_convex"), _inherited("is_smooth")
     strong_convexity = property(lambda self: self.scale**2 * self.fun.strong_convexity)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         require_function(self.fun, "PreScale")
         scale = concrete(self.scale)
         if scale is not None and (scale.ndim or scale == 0 or not np.isfinite(scale)):
@@ -224,7 +225,7 @@ class PostScale(Function):
     is_convex, is_smooth = _inherited("is_convex"), _inherited("is_smooth")
     strong_convexity = property(lambda self: self.scale * self.fun.strong_convexity)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         require_function(self.fun, "PostScale")
         require("positive", self.scale, "prox.PostScale", "scale", "A negative multiple is concave.")
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import data
+from nsimplicit._records import data
 from nsimplicit.prox.base import Function, extreme, require_function
 
 
@@ -51,7 +51,7 @@ class SeparableSum(Function):
         constants = [f.lipschitz for f in self._parts()[0]]
         return None if any(c is None for c in constants) else extreme(jnp.max, constants)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         parts, _ = self._parts()
         for fun in parts or [None]:
             require_function(fun, "SeparableSum")

@@ -10,7 +10,7 @@ import numpy as np
 
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import data, static
+from nsimplicit._records import data, static
 from nsimplicit.prox.base import Set, add_up, concrete, fit, leafwise, real
 
 
@@ -45,7 +45,7 @@ class Box(Set):
     hi: Any = np.inf
     selection: Any = static(None)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         lo, hi = ([concrete(leaf) for leaf in jax.tree.leaves(bound)] for bound in (self.lo, self.hi))
         if len(lo) != len(hi):
             lo, hi = (one * len(other) if len(one) == 1 else one for one, other in ((lo, hi), (hi, lo)))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit import primitives
-from nsimplicit._tree import data, static
+from nsimplicit._records import data, static
 from nsimplicit.prox.base import Set, fit, real, require
 
 
@@ -47,7 +47,7 @@ class Simplex(Set):
     axis: int = static(-1)
     selection: Any = static(None)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         require("positive", self.total, "prox.Simplex", "total", "Only 0 has nonnegative entries with sum 0.")
 
     def __call__(self, x: Any) -> jax.Array:

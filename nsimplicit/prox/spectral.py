@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import data
+from nsimplicit._records import data
 from nsimplicit.prox.base import Function, fit, linear_solve, matmul, real
 
 
@@ -45,7 +45,7 @@ class LogDet(Function):
 
     is_smooth = True
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         if jnp.ndim(self.C):
             _square(jnp.shape(self.C), "C")
 

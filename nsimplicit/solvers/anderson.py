@@ -18,12 +18,11 @@ References: H. Walker, P. Ni, Anderson acceleration for fixed-point iterations, 
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._records import config
 from nsimplicit._tree import Space, blank, subtract
 from nsimplicit.implicit.process import Bound
 from nsimplicit.linear_solvers.dense import invert
@@ -31,7 +30,7 @@ from nsimplicit.linear_solvers.operator import Vector, coarsest_eps
 from nsimplicit.solvers.base import MapSolver, State, evaluate, start
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Anderson(MapSolver):
     """Mixes the last ``memory`` steps so that the linearised residual is smallest.
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from nsimplicit._tree import Space, data, subtract
+from nsimplicit._records import data
+from nsimplicit._tree import Space, subtract
 from nsimplicit.implicit.process import Bound
 from nsimplicit.linear_solvers.operator import Vector
 

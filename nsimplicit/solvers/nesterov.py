@@ -7,18 +7,17 @@ contraction has already lowered. So on a contraction it converges, whatever the 
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._records import config
 from nsimplicit._tree import Space, subtract
 from nsimplicit.implicit.process import Bound
 from nsimplicit.linear_solvers.operator import Vector
 from nsimplicit.solvers.base import MapSolver, State, evaluate, start
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Nesterov(MapSolver):
     """x⁺ = T(y), y⁺ = x⁺ + (t - 1)/t⁺ (x⁺ - x), restarted when the step turns against the motion.
 

@@ -13,13 +13,13 @@ is rounding noise, which no step lowers.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._records import config
 from nsimplicit._tree import Space, add, subtract
 from nsimplicit.implicit.process import Bound
 from nsimplicit.linear_solvers.anchor import linear_solve
@@ -31,7 +31,7 @@ HALVINGS = 12
 DECREASE = 0.5  # of what the linearisation promises; with 1e-4 ill-conditioned Lassos took ten times the steps
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class SemismoothNewton(Solver):
     """z <- z - t M⁻¹ residual(z), with the longest t = 1, 1/2, ... that lowers the residual.
 

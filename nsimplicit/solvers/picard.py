@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from nsimplicit._records import config
 from nsimplicit._tree import Space
 from nsimplicit.implicit.process import Bound
 from nsimplicit.linear_solvers.operator import Vector
 from nsimplicit.solvers.base import MapSolver, State, evaluate, start
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Picard(MapSolver):
     """z <- (1 - r) z + r T(z).
 

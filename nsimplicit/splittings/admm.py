@@ -22,7 +22,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import data
+from nsimplicit._records import data
 from nsimplicit.implicit.equation import FixedPoint
 from nsimplicit.prox.base import Function
 from nsimplicit.prox.quadratic import _solver

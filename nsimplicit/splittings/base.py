@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from nsimplicit._records import config
 from nsimplicit.implicit.equation import Equation, Problem
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Prepared:
     """A splitting ready to iterate: the equation of z, and the map z -> x."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nsimplicit._tree import data
+from nsimplicit._records import data
 from nsimplicit.implicit.equation import FixedPoint
 from nsimplicit.prox.base import Function
 from nsimplicit.splittings.base import Prepared, Splitting

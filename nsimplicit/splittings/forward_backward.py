@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import Space, data, subtract
+from nsimplicit._records import data
+from nsimplicit._tree import Space, subtract
 from nsimplicit.implicit.equation import ProxStep
 from nsimplicit.prox.base import Function
 from nsimplicit.splittings.base import Prepared, Splitting
