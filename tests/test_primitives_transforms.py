@@ -150,9 +150,13 @@ LARGE = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
 SAME_COST = [row for row in ROWS if row.name not in ("switch", "soft_threshold", "ordering", "norm", "max_pool")]
 
 
-@pytest.mark.parametrize("row", SAME_COST, ids=[f"{row.name}-{i}" for i, row in enumerate(SAME_COST)])
-def test_kernels_and_bytes_are_jaxs(row):
-    x = [jnp.asarray(np.roll(LARGE, i)) for i in range(row.arguments)]
+COSTS = [(row, "float32") for row in SAME_COST]
+COSTS += [(row, "bfloat16") for row in SAME_COST if row.name in ("relu", "maximum")]
+
+
+@pytest.mark.parametrize(("row", "dtype"), COSTS, ids=[f"{row.name}-{i}-{t}" for i, (row, t) in enumerate(COSTS)])
+def test_kernels_and_bytes_are_jaxs(row, dtype):
+    x = [jnp.asarray(np.roll(LARGE, i), dtype) for i in range(row.arguments)]
 
     def cost(fun):
         def both(cotangent, *x):
@@ -160,7 +164,7 @@ def test_kernels_and_bytes_are_jaxs(row):
             return value, pullback(cotangent)
 
         shape = jax.eval_shape(fun, x if row.arguments > 1 else x[0]).shape
-        compiled = jax.jit(both).lower(jnp.ones(shape, jnp.float32), *x).compile()
+        compiled = jax.jit(both).lower(jnp.ones(shape, dtype), *x).compile()
         entry = compiled.as_text().split("ENTRY", 1)[1]
         moved = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
         kernels = [op for op in re.findall(r"= \S.*? ([a-z\-]+)\(", entry) if op not in moved]

@@ -145,11 +145,11 @@ def _jvp(primals: Any, tangents: Any, *, at_nan: str, **params: Any) -> tuple[An
     if type(above) is not Zero and type(below) is not Zero and known in (0.0, 1.0) and at_nan in ("above", "below"):
         return out, lax.select(_takes(left, right, weight, known, at_nan), above, below)
     other = {"above": "below", "below": "above"}.get(at_nan, at_nan)
-    parts = [
-        _part(above, left, right, weight, known, at_nan),
-        _part(below, right, left, 1 - weight, None if known is None else 1 - known, other),
-    ]
-    parts = [part for part in parts if part is not None]
+    sides = (
+        (above, left, right, weight, known, at_nan),
+        (below, right, left, 1 - weight, None if known is None else 1 - known, other),
+    )
+    parts = [_part(*side) for side in sides if type(side[0]) is not Zero]
     return out, sum(parts[1:], parts[0]) if parts else Zero(jax.typeof(out).to_tangent_aval())
 
 
@@ -162,18 +162,13 @@ def _part(tangent: Any, ours: Any, theirs: Any, weight: Any, known: float | None
     A factor inside a mask, and both of this branch only: what the two branches shared would be a
     kernel of its own after XLA.
     """
-    if type(tangent) is Zero:
-        return None
-    weight = lax.stop_gradient(weight)
-    factor = None
     at_neither = {"nan": np.nan, "zero": 0}.get(at_nan)  # times the tangent, as in JAX: 0·nan is nan
     if known not in (0.0, 1.0) or at_neither is not None:
         one = lax.full_like(tangent, 1, jnp.finfo(tangent.dtype).dtype)
         # Finite in the other branch: a transposed select hands zeros down here, and 0·nan is nan.
         rest = one if at_neither is None else lax.select(lax.gt(ours, theirs), one, at_neither * one)
-        factor = lax.select(lax.le(ours, theirs), weight * one, rest)
-    scaled = tangent if factor is None else factor * tangent
-    return lax.select(_takes(ours, theirs, weight, known, at_nan), scaled, lax.full_like(tangent, 0))
+        tangent = tangent * lax.select(lax.le(ours, theirs), lax.stop_gradient(weight) * one, rest)
+    return lax.select(_takes(ours, theirs, weight, known, at_nan), tangent, lax.full_like(tangent, 0))
 
 
 def _takes(ours: Any, theirs: Any, weight: Any, known: float | None, at_nan: str) -> Any:
