@@ -14,7 +14,7 @@ from nsimplicit._records import data
 from nsimplicit.prox.base import Function, as_float, extreme, fit, linear_solve, matmul, require
 
 
-def _solver(matrix: jax.Array) -> Callable[..., jax.Array]:
+def hermitian_solver(matrix: jax.Array) -> Callable[..., jax.Array]:
     """``solve(system, b, *params)`` for a Hermitian positive definite matrix, the one that ``system`` multiplies by.
 
     M = L L^H is factored here, once, from constants. Applying L^-H (L^-1 b) with L^-1 at hand is
@@ -130,7 +130,7 @@ class Quadratic(Function):
             return divide
 
         P, step = _working(self._symmetric(), step)
-        solve = _solver(jnp.eye(P.shape[0], dtype=P.dtype) + step * P)
+        solve = hermitian_solver(jnp.eye(P.shape[0], dtype=P.dtype) + step * P)
 
         def prox(x: Any) -> jax.Array:
             x = as_float(x)
@@ -211,7 +211,7 @@ class LeastSquares(Function):
         adjoint = A.conj().T
         # x - prox = s A^H w, where (I + s A A^H) w = A x - b: in whichever of the two spaces is smaller.
         left, right = (A, adjoint) if A.shape[0] < A.shape[1] else (adjoint, A)
-        solve = _solver(jnp.eye(left.shape[0], dtype=A.dtype) + step * matmul(left, right))
+        solve = hermitian_solver(jnp.eye(left.shape[0], dtype=A.dtype) + step * matmul(left, right))
 
         def system(v: jax.Array, left: jax.Array, step: jax.Array) -> jax.Array:
             return v + step * matmul(left, matmul(left.conj().T, v))

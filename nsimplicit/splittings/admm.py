@@ -25,7 +25,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
 from nsimplicit.implicit.equation import FixedPoint
 from nsimplicit.prox.base import Function
-from nsimplicit.prox.quadratic import _solver
+from nsimplicit.prox.quadratic import hermitian_solver
 from nsimplicit.splittings.base import Prepared, Splitting
 
 
@@ -105,5 +105,5 @@ def _minimiser(h: Function, matrix: Any, step: Any, name: str, letter: str) -> C
         )
     penalty = jnp.asarray(step, matrix.dtype)
     hessian = quadratic.dense(matrix.shape[1]) + penalty * matrix.T @ matrix
-    solve = _solver(hessian)
+    solve = hermitian_solver(hessian)
     return lambda r: solve(lambda u, h: h @ u, penalty * (matrix.T @ r) - quadratic.q, hessian)
