@@ -27,7 +27,7 @@ LEVELS = [
 ]
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}
 
-# JAX promises nothing about these; three files pay the price for everyone. `jax.core.Tracer` is the documented way
+# JAX promises nothing about these; these files pay the price for everyone. `jax.core.Tracer` is the documented way
 # to ask whether a value is traced.
 INTERNALS = ("jax._src", "jax.interpreters", "jax.extend", "jax.core", "jaxlib")
 NOT_INTERNAL = {"jax.core.Tracer"}
@@ -35,6 +35,8 @@ MAY_USE_INTERNALS = {
     "primitives/switch.py",
     "primitives/ordering.py",
     "primitives/forward_only.py",  # an identity whose transpose raises; no public API can say that under vmap
+    "calculus/program.py",
+    "calculus/layer.py",
     "calculus/replay.py",
 }
 

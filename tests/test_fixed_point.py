@@ -67,12 +67,13 @@ def test_what_residual_and_converged_mean():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("solver", [nsi.solvers.Picard(), nsi.solvers.Picard(0.8), nsi.solvers.Anderson()])
 def test_the_state_keeps_its_dtype(dtype, solver):
-    theta = jnp.asarray(0.5, dtype)
-    solve = jax.value_and_grad(lambda t: nsi.fixed_point(lambda z, t: 0.5 * z + t, jnp.zeros((), dtype), t).value)
+    theta = jnp.asarray(0.2, dtype)
+    solve = jax.value_and_grad(lambda t: nsi.fixed_point(lambda z, t: 0.8 * z + t, jnp.zeros((), dtype), t).value)
     value, slope = solve(theta)
     assert value.dtype == slope.dtype == dtype
-    tol = float(jnp.finfo(dtype).eps) ** (2 / 3)  # on the residual, relative to 1 + |z| = 2; the map halves errors
-    assert abs(float(value) - 1) <= 4 * tol and abs(float(slope) - 2) < 0.02  # the slope is solved for in float32
+    tol = float(jnp.finfo(dtype).eps) ** (2 / 3)  # on the residual, relative to 1 + |z| = 2; the error is 4 times that
+    # The slope is solved for in float32: with the 0.8 of bfloat16 it would be 5.03, with that of float16 4.996.
+    assert abs(float(value) - 1) <= 8 * tol and abs(float(slope) - 5) < 1e-3
 
 
 def test_a_numpy_step_does_not_promote_a_float32_loop():
@@ -84,7 +85,7 @@ def test_a_numpy_step_does_not_promote_a_float32_loop():
         nsi.splittings.ADMM(f, g, step=np.float64(0.5)),
     ):
         solution = nsi.fixed_point(T, jnp.zeros(3, jnp.float32))
-        assert solution.value.dtype == jnp.float32
+        assert solution.value.dtype == T(solution.z).dtype == jnp.float32
         np.testing.assert_allclose(solution.value, 0.9, rtol=1e-4)  # tolerance 2.4e-5 over 1 - factor
 
 

@@ -124,6 +124,14 @@ def test_a_split_state_gives_what_the_whole_one_gives(rows, name):
         np.testing.assert_allclose(got, expected, atol=2e-11)
 
 
+def test_the_residual_is_that_of_the_whole_state():
+    # Far from the solution: a norm with another factor shows in it, and hardly in the number of steps.
+    total = coupled(lambda x: jax.lax.psum(jnp.sum(x), "m"))
+    run = over_devices(solve(total, S.Picard(), D.Unrolled(3), "m"), P(), P("m"), P("m"))
+    expected = solve(coupled(jnp.sum), S.Picard(), D.Unrolled(3))(*problem())[2]
+    np.testing.assert_allclose(jax.jit(run)(*problem())[2], expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_a_collective_without_axis_name_is_refused_when_traced(check_vma):
     total = coupled(lambda x: jax.lax.psum(jnp.sum(x), "m"))

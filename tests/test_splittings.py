@@ -101,12 +101,14 @@ def test_steps_are_found_and_the_answer_does_not_depend_on_them(problems):
 def test_relaxed_douglas_rachford_has_the_same_solution(relaxation, problems):
     A, b, _, L = problems[1]
     f, g = nsi.prox.LeastSquares(A, b), nsi.prox.L1(0.3)
-    plain = nsi.fixed_point(nsi.splittings.DouglasRachford(f, g, L**-0.5), jnp.zeros(5), tol=1e-13)
-    T = nsi.splittings.DouglasRachford(f, g, L**-0.5, relaxation)
-    relaxed = nsi.fixed_point(T, jnp.zeros(5), tol=1e-13)
+    P, T = (nsi.splittings.DouglasRachford(f, g, L**-0.5, r) for r in (1.0, relaxation))
+    z = jnp.ones(5)
+    np.testing.assert_allclose(T(z) - z, relaxation * (P(z) - z), rtol=1e-12)
+    plain, relaxed = (nsi.fixed_point(splitting, jnp.zeros(5), tol=1e-13) for splitting in (P, T))
     assert relaxed.converged
     np.testing.assert_allclose(relaxed.value, plain.value, atol=1e-11)
     np.testing.assert_array_equal(relaxed.value == 0, plain.value == 0)  # the zeros are exact
+    assert jnp.any(plain.value == 0)
 
 
 def test_admm_variables_satisfy_the_optimality_conditions(problems):

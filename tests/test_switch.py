@@ -63,6 +63,7 @@ def test_a_nan_is_neither_kink_nor_branch():
     np.testing.assert_array_equal(value, [np.nan, 0, 2, -3])
     np.testing.assert_array_equal(gradient, [np.nan, 2.5, 2, 3])
     np.testing.assert_array_equal(tangent, [np.nan, 2.5, 2, 3])
+    assert jnp.isnan(nsi.switch(jnp.nan, 1.0, 1.0))
 
 
 def test_a_branch_without_weight_may_have_an_infinite_slope():
@@ -156,6 +157,7 @@ def test_weights_may_be_mapped(shape):
     for result in each:
         np.testing.assert_array_equal(result, expected)
     np.testing.assert_array_equal(shared, np.full(x.shape, 0.25))
+    np.testing.assert_array_equal(jax.vmap(slope, (0, None))(jnp.zeros((2, 3)), weights), [weights, weights])
 
 
 def test_a_weight_is_a_choice_and_not_a_variable():
