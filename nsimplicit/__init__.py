@@ -12,6 +12,7 @@ and *guarded* where the implicit function theorem does not apply. Four places to
 from nsimplicit import derivatives, linear_solvers, prox, selections, solvers, splittings
 from nsimplicit._errors import DerivativeError, InputError, NsimplicitError
 from nsimplicit._version import __version__
+from nsimplicit.calculus.with_selection import with_selection
 from nsimplicit.compare import compare
 from nsimplicit.custom_root import custom_fixed_point, custom_root, root_jvp, root_vjp
 from nsimplicit.diagnose import Diagnosis, diagnose
@@ -40,9 +41,11 @@ from nsimplicit.primitives import (
 from nsimplicit.primitives import max as max
 from nsimplicit.primitives import min as min
 from nsimplicit.prox import smooth
+from nsimplicit.selections import Along
 
 # `abs`, `max` and `min` are left out: a star import must not shadow the builtins.
 __all__ = [
+    "Along",
     "DerivativeError",
     "Diagnosis",
     "InputError",
@@ -85,4 +88,5 @@ __all__ = [
     "switch",
     "tap",
     "top_k",
+    "with_selection",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from nsimplicit._errors import InputError, message
-from nsimplicit.calculus.replay import vary, varying
+from nsimplicit.calculus.program import vary, varying
 
 
 def host(

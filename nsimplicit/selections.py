@@ -21,7 +21,7 @@ from jax.core import Tracer
 
 from nsimplicit._errors import InputError, message
 
-__all__ = ["jax", "torch"]
+__all__ = ["Along", "jax", "torch"]
 
 BRANCHES: Mapping[str, float] = types.MappingProxyType({"above": 1.0, "below": 0.0, "mean": 0.5})
 """Names for the weight on the branch above."""
@@ -69,6 +69,30 @@ torch: Mapping[str, Any] = types.MappingProxyType(
     }
 )
 """PyTorch's derivatives at a kink, from its derivative formulas."""
+
+
+class Along:
+    """The branches entered along a direction, for :func:`nsimplicit.with_selection`.
+
+    A limiting Jacobian of the function itself, whatever program computes it: ties are broken by the
+    next direction, and in the end by one fixed generic direction.
+
+    Args:
+        tangents: tuple of directions, one for each argument of the function, as in ``jax.jvp``.
+        more: further directions, each like ``tangents``.
+
+    Example:
+        >>> import jax, nsimplicit as nsi
+        >>> zero = lambda x: nsi.relu(-x) + x - nsi.relu(x)
+        >>> float(jax.grad(zero)(0.0)), float(jax.grad(nsi.with_selection(zero, nsi.Along((1.0,))))(0.0))
+        (1.0, 0.0)
+
+    References:
+        Khan, Barton, Evaluating an element of the Clarke generalized Jacobian (2013).
+    """
+
+    def __init__(self, tangents: tuple[Any, ...], *more: tuple[Any, ...]) -> None:
+        self.tangents, self.more = tangents, more
 
 
 def weight(selection: Any, default: float, where: str, names: Mapping[str, float] = BRANCHES) -> Any:

@@ -1,90 +1,239 @@
-"""Trace a function once, then evaluate it as often as needed.
+"""Evaluate a jaxpr again, with a treatment of your choice for every kink it meets.
 
-The implicit rule, its guards and its reports all look at the same equation. They share one
-:class:`Program`: tracing a user's function twice costs compile time, and can give two answers when
-the function is not pure. Everything the function closes over (tracers of an outer ``grad`` or
-``vmap`` included) becomes an explicit constant, so a rule can differentiate with respect to it.
+Kinks are this package's ``switch`` and ``ordering`` and JAX's own max, min, abs, clamp, sort, top_k,
+cummax, pooling, and ``where(a > b, ...)``; :mod:`recognise` says which switch each of them is. They
+are found through jit, scan, cond, remat, ``shard_map`` and ``while``, and inside implicit layers,
+whose equations are replayed. A custom derivative rule is kept: opening softplus would find a maximum
+that its rule has smoothed. Whatever is kept, and has a kink inside, is listed as opaque.
+
+Only values a derivative flows into are looked at (:mod:`liveness`). A subprogram without kinks is
+bound as it was.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax import core, lax
+import jax.numpy as jnp
+from jax._src import source_info_util
 
-COLLECTIVES = frozenset(
-    "psum psum2 psum_invariant pmax pmin all_gather all_gather_invariant all_to_all "
-    "ppermute pbroadcast reduce_scatter psum_scatter".split()
-)
+from nsimplicit.calculus import recognise
+from nsimplicit.calculus.kink import NEGATED, Cell, Comparison, Opaque, Ordering, Site, Switch, Treatment, pack, unpack
+from nsimplicit.calculus.liveness import is_float, opened, outputs
+from nsimplicit.calculus.nested import HIGHER
+from nsimplicit.calculus.program import trace
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Program:
-    """A traced function: its jaxpr, what it closed over, the tree it returns."""
-
-    jaxpr: Any
-    consts: tuple[Any, ...]
-    out_tree: Any
-
-    def __call__(self, consts: Sequence[Any], *args: Any) -> Any:
-        """Evaluate at ``args`` with ``consts`` in the place of the captured constants."""
-        out = core.eval_jaxpr(self.jaxpr, consts, *jax.tree.leaves(args))
-        return self.out_tree.unflatten(out)
-
-    def varying(self) -> frozenset[str]:
-        """The mesh axes over which a result differs between devices inside ``shard_map``."""
-        return varying(*(v.aval for v in self.jaxpr.outvars))
-
-    def collective_axes(self) -> frozenset[str]:
-        """The mesh axes over which the program communicates."""
-        names: set[str] = set()
-        for eqn in _equations(self.jaxpr):
-            if eqn.primitive.name in COLLECTIVES:
-                axes = eqn.params.get("axes", eqn.params.get("axis_name", ()))
-                names.update(a for a in (axes if isinstance(axes, tuple | list) else (axes,)) if isinstance(a, str))
-        return frozenset(names)
+MOVES = frozenset("broadcast_in_dim reshape squeeze expand_dims transpose slice copy".split())
+PACKAGE = __file__.removesuffix("calculus/replay.py")
 
 
-def trace(fun: Callable[..., Any], *args: Any) -> Program:
-    """Trace ``fun`` at ``args`` (arrays or shapes); runs its Python code exactly once."""
-    closed, out = jax.make_jaxpr(fun, return_shape=True)(*args)
-    return Program(closed.jaxpr, tuple(closed.consts), jax.tree.structure(out))
+class Scout(Treatment):
+    """Only asks where kinks are."""
+
+    def __init__(self, treatment: Treatment) -> None:
+        self.wants, self.records = treatment.wants, treatment.records  # pyright: ignore[reportAttributeAccessIssue]
+
+    def wants(self, name: str, is_ordering: bool) -> bool:
+        """As the treatment it scouts for."""
+        raise NotImplementedError
+
+    def switch(self, kink: Switch, feed: Any) -> tuple[Any, Any]:
+        """The value."""
+        return kink.value, None
+
+    def ordering(self, kink: Ordering, feed: Any) -> tuple[Any, Any]:
+        """The value."""
+        return kink.value, None
 
 
-def shapes(tree: Any) -> Any:
-    """The tree with arrays replaced by what tracing needs of them."""
-    return jax.tree.map(jax.typeof, tree)
+class Replay:
+    """One evaluation: consumes ``feeds``, collects ``records``, one of each for every site, in order."""
+
+    def __init__(self, treatment: Treatment, feeds: Sequence[Any] | None = None, parent: Replay | None = None) -> None:
+        self.treatment = treatment
+        self.place: str | None = None if parent is None else parent.place
+        self.feeds = None if feeds is None else iter(feeds)
+        self.records: list[Any] = []
+        self.sites: list[Site] = []
+        self.opaque: list[Opaque] = []
+        self.outs: Any = None
+        self.scouts: dict[Any, Any] = {} if parent is None else parent.scouts
+
+    def run(self, jaxpr: Any, consts: Sequence[Any] | None, cells: Sequence[Cell]) -> list[Cell]:
+        """Evaluate a jaxpr, with its own constants or with others."""
+        jaxpr, own = opened(jaxpr)
+        constants = [c if isinstance(c, Cell) else Cell(c) for c in (own if consts is None else consts)]
+        env: dict[Any, Cell] = dict(zip(jaxpr.constvars, constants, strict=True))
+        env |= dict(zip(jaxpr.invars, cells, strict=True))
+
+        def read(v: Any) -> Cell:
+            return Cell(v.val) if hasattr(v, "val") else env[v]
+
+        for eqn in jaxpr.eqns:
+            stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+            with source_info_util.user_context(eqn.source_info.traceback, name_stack=stack), eqn.ctx.manager:
+                env |= dict(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars]), strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def _equation(self, eqn: Any, cells: list[Cell]) -> list[Cell]:
+        name = eqn.primitive.name
+        if not any(c.live or c.test for c in cells):
+            return self.keep(eqn, cells)
+        if name in NEGATED and all(is_float(v) for v in eqn.invars) and any(c.live for c in cells):
+            out = self.keep(eqn, cells)[0].value
+            return [Cell(out, False, Comparison(cells[0].value, cells[1].value, name))]
+        if (test := cells[0].test) is not None and (name in MOVES or name in ("not", "convert_element_type")):
+            move = functools.partial(_bind_one, eqn) if name in MOVES else lambda x: x
+            moved = test.negated() if name == "not" else test.through(move)
+            return [Cell(self.keep(eqn, cells)[0].value, False, moved)]
+        if (handler := HIGHER.get(name)) is not None:
+            return handler(self, eqn, cells)
+        if (kink := self._kink(eqn, cells)) is not None:
+            return kink
+        if any(c.live for c in cells):
+            self.note_inside(eqn)
+        return self.keep(eqn, cells)
+
+    def keep(self, eqn: Any, cells: Sequence[Cell]) -> list[Cell]:
+        """The outputs of an equation bound as it was."""
+        values = _bind(eqn, [c.value for c in cells])
+        return [Cell(x, flag) for x, flag in zip(values, outputs(eqn, [c.live for c in cells]), strict=True)]
+
+    # What nested programs need.
+
+    def child(self, feeds: Sequence[Any] | None = None) -> Replay:
+        """A replay of a subprogram."""
+        return Replay(self.treatment, feeds, self)
+
+    def take(self, count: int) -> list[Any] | None:
+        """The feeds of the next sites."""
+        return None if self.feeds is None else list(itertools.islice(self.feeds, count))
+
+    def scout(self, jaxpr: Any, cells: Sequence[Cell], consts: Sequence[Cell] | None = None) -> Replay:
+        """What a subprogram holds; found by tracing it, once for each jaxpr and kind of arguments."""
+        arrays, kinds = pack([*cells, *(consts or ())])
+        key = (jaxpr, kinds, self.place)
+        if key not in self.scouts:
+            replay = Replay(Scout(self.treatment), None, self)
+
+            def look(arrays: Any) -> None:
+                own = unpack(arrays, kinds)
+                outs = replay.run(jaxpr, own[len(cells) :] if consts is not None else None, own[: len(cells)])
+                replay.outs = pack(outs)[1]
+
+            jax.eval_shape(look, arrays)
+            self.scouts[key] = replay
+        return self.scouts[key]
+
+    def note(self, eqn: Any, reason: str) -> None:
+        """List an equation as opaque."""
+        self.opaque.append(Opaque(eqn.primitive.name, self.place or place_of(eqn), reason))
+
+    def note_inside(self, eqn: Any) -> None:
+        """List an equation as opaque if there is a kink somewhere inside."""
+        if any(recognise.mentions_kinks(x) for p in eqn.params.values() for x in (p if isinstance(p, tuple) else (p,))):
+            self.note(eqn, "its derivative is its own rule, which is kept")
+
+    # Kinks.
+
+    def _kink(self, eqn: Any, cells: list[Cell]) -> list[Cell] | None:
+        name, values = eqn.primitive.name, [c.value for c in cells]
+        where: dict[str, Any] = {"place": self.place or place_of(eqn)}
+        if not any(is_float(v) for v in eqn.outvars):
+            return None
+        if name == "switch":
+            if not any(c.live for c in cells[:4]):
+                return None
+            fields = dict(zip(("left", "right", "above", "below", "weight", "value"), values, strict=True))
+            flipped = eqn.invars[2] is eqn.invars[1]
+            return self._switch(eqn, cells, Switch(**fields, **eqn.params, **where, flipped=flipped))
+        if name == "ordering":
+            key, payload, value, *permutation = values
+            kink = Ordering(
+                key=key, payload=payload, value=value, permutation=tuple(permutation), **eqn.params, **where
+            )
+            return self._orderings(eqn, cells, [kink])
+        if (found := recognise.ELEMENTWISE.get(name)) is not None and not jnp.iscomplexobj(values[0]):
+            if not self.treatment.wants(found[0], False):
+                return None
+            return self._switch(eqn, cells, found[1](values, _bind_one(eqn, *values), name=found[0], **where))
+        if name == "select_n" and len(cells) == 3 and (test := cells[0].test) is not None:
+            if not self.treatment.wants("where", False):
+                return None
+            kink = recognise.where_sign(test, values[1], values[2], _bind_one(eqn, *values), name="where", **where)
+            return self._switch(eqn, cells, kink)
+        if name in ("reduce_max", "reduce_min") and self.treatment.wants(name[7:], True):
+            value = _bind_one(eqn, *values)
+            options: dict[str, Any] = dict(descending=name == "reduce_max", name=name[7:], **where)
+            kink, shape = recognise.reduction(values[0], eqn.params["axes"], value, **options)
+            return self._orderings(eqn, cells, [kink], shape)
+        if name == "sort" and eqn.params["num_keys"] == 1 and self.treatment.wants("sort", True):
+            options: dict[str, Any] = dict(axis=eqn.params["dimension"], name="sort", **where)
+            outs = _bind(eqn, values)
+            kinks = [recognise.sort(values[0], x, out, **options) if is_float(v) else out
+                     for x, out, v in zip(values, outs, eqn.outvars, strict=True)]  # fmt: skip
+            return self._orderings(eqn, cells, kinks)
+        if name == "top_k" and self.treatment.wants("top_k", True):
+            value, index = _bind(eqn, values)
+            axis = eqn.params.get("axis", values[0].ndim - 1)
+            return self._orderings(
+                eqn, cells, [recognise.top_k(values[0], value, index, axis, name=name, **where), index]
+            )
+        if (rewritten := recognise.rewrite(name, eqn.params)) is not None:
+            return self.rewritten(eqn, cells, *rewritten)
+        return None
+
+    def _switch(self, eqn: Any, cells: list[Cell], kink: Switch) -> list[Cell] | None:
+        if not self.treatment.wants(kink.name, False):
+            return None
+        self.sites.append(Site(kink.name, kink.place, jnp.shape(kink.value)))
+        out, record = self.treatment.switch(kink, None if self.feeds is None else next(self.feeds))
+        self.records.append(record)
+        return [Cell(out, True)]
+
+    def _orderings(
+        self, eqn: Any, cells: list[Cell], kinks: Sequence[Any], shape: Callable[[Any], Any] = lambda x: x
+    ) -> list[Cell] | None:
+        outs = []
+        for kink in kinks:
+            if not isinstance(kink, Ordering):
+                outs.append(Cell(kink))
+                continue
+            if not self.treatment.wants(kink.name, True):
+                return None
+            self.sites.append(Site(kink.name, kink.place, jnp.shape(kink.key), kink.axis))
+            out, record = self.treatment.ordering(kink, None if self.feeds is None else next(self.feeds))
+            self.records.append(record)
+            outs.append(Cell(shape(out), True))
+        return outs
+
+    def rewritten(self, eqn: Any, cells: list[Cell], name: str, fun: Callable[..., Any]) -> list[Cell] | None:
+        """The outputs of an equation, as those of a function that says the same in simpler kinks."""
+        if not self.treatment.wants(name, name == "max_pool"):
+            return None
+        program = trace(fun, *(jax.typeof(c.value) for c in cells))
+        before, self.place = self.place, self.place or place_of(eqn)
+        outs = self.run(program.jaxpr, program.consts, cells)
+        self.place = before
+        return outs
 
 
-def checks_replication(axis_name: str) -> bool:
-    """Whether the surrounding ``shard_map`` tracks which values vary over ``axis_name``."""
-    return bool(varying(lax.axis_index(axis_name)))
+def place_of(eqn: Any) -> str:
+    """The line of user code an equation came from, ``"model.py:12"``."""
+    for frame in source_info_util.user_frames(eqn.source_info.traceback):
+        if not frame.file_name.startswith(PACKAGE):
+            return f"{frame.file_name.rsplit('/', 1)[-1]}:{frame.start_line}"
+    return "unknown"
 
 
-def varying(*arrays: Any) -> frozenset[str]:
-    """The mesh axes over which any of the arrays (or their types) differs between devices inside ``shard_map``."""
-    types: list[Any] = [x if isinstance(x, core.AbstractValue) else jax.typeof(x) for x in arrays]
-    return frozenset().union(*(getattr(t.manual_axis_type, "varying", ()) for t in types))
+def _bind(eqn: Any, values: Sequence[Any]) -> list[Any]:
+    out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+    return list(out) if eqn.primitive.multiple_results else [out]
 
 
-def vary(tree: Any, axes: frozenset[str]) -> Any:
-    """The tree, each leaf of it typed as varying over ``axes`` at least; transposes to a sum."""
-
-    def cast(x: Any) -> Any:
-        extra = axes - varying(x)
-        return lax.pcast(x, tuple(sorted(extra)), to="varying") if extra else x
-
-    return jax.tree.map(cast, tree)
-
-
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    for eqn in jaxpr.eqns:
-        yield eqn
-        for param in eqn.params.values():
-            for sub in param if isinstance(param, tuple | list) else (param,):
-                inner = getattr(sub, "jaxpr", sub)
-                if hasattr(inner, "eqns"):
-                    yield from _equations(inner)
+def _bind_one(eqn: Any, *values: Any) -> Any:
+    return _bind(eqn, values)[0]

@@ -33,7 +33,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from nsimplicit._tree import add, blank_like, cast_like, is_float
-from nsimplicit.calculus.replay import vary, varying
+from nsimplicit.calculus.layer import mark_layer
+from nsimplicit.calculus.program import vary, varying
 from nsimplicit.implicit.guards import Checked, Guard, Solved, check
 from nsimplicit.implicit.tap import Report, record
 from nsimplicit.implicit.traced import Traced as Traced
@@ -66,10 +67,15 @@ def attach(
     if not any(x.size for x in jax.tree.leaves(z)):
         return z
 
+    def rebuild(transform: Any, z: Vector, rest: Any) -> Vector:
+        consts, tap = rest
+        programs = tuple(map(transform, traced.programs, consts))
+        changed = Traced(traced.equation, programs, traced.space)
+        return attach(changed, z, linear_solver=linear_solver, guard=guard, tap=tap)
+
     @jax.custom_jvp
     def identity(z: Vector, consts: Any, tap: Report | None) -> Vector:
-        del consts, tap
-        return z
+        return mark_layer(z, (consts, tap), rebuild)
 
     def rule(primals: Any, tangents: Any) -> tuple[Vector, Vector]:
         _, consts, tap = primals

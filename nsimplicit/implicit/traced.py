@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import config
 from nsimplicit._tree import Space, cast_like, partition
-from nsimplicit.calculus.replay import Program, checks_replication, trace, vary, varying
+from nsimplicit.calculus.program import Program, checks_replication, trace, vary, varying
 from nsimplicit.implicit.equation import Equation
 from nsimplicit.linear_solvers.operator import Operator, Vector
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nsimplicit.calculus.replay import varying
+from nsimplicit.calculus.program import varying
 from nsimplicit.linear_solvers.operator import LinearSolver, Operator, Product, Vector
 
 Solve = Callable[[Product, Any], Any]

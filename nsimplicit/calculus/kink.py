@@ -1,0 +1,170 @@
+"""What a replay finds: switches and orderings, as data, and what a treatment of them is."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from nsimplicit.primitives.ordering import bind as bind_ordering
+from nsimplicit.primitives.switch import bind as bind_switch
+
+NEGATED = {"gt": "le", "ge": "lt", "lt": "ge", "le": "gt"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Switch:
+    """One switch met in a program; the fields are the operands and parameters of ``switch_p``.
+
+    Args:
+        name: the operation, as in a preset: ``"relu"``, ``"maximum"``, ``"where"`` ...
+        place: source line, ``"model.py:12"``.
+        flipped: the branch above is taken where the user's u is negative (an upper bound).
+    """
+
+    name: str
+    place: str
+    left: Any
+    right: Any
+    above: Any
+    below: Any
+    weight: Any
+    value: Any
+    at_nan: str
+    explicit: bool
+    flipped: bool = False
+
+    def bind(self, **changes: Any) -> jax.Array:
+        """The switch itself, with some fields changed."""
+        k = dataclasses.replace(self, **changes)
+        operands = (k.left, k.right, k.above, k.below, k.weight, k.value)
+        return bind_switch(*operands, name=k.name, explicit=k.explicit, at_nan=k.at_nan)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Ordering:
+    """One sort-like operation met in a program; the fields are those of ``ordering_p``."""
+
+    name: str
+    place: str
+    key: Any
+    payload: Any
+    value: Any
+    permutation: tuple[Any, ...]
+    axis: int
+    tie: str
+    descending: bool
+    start: int
+    stop: int
+    explicit: bool
+
+    def bind(self, **changes: Any) -> jax.Array:
+        """The ordering itself, with some fields changed."""
+        k = dataclasses.replace(self, **changes)
+        params: dict[str, Any] = dict(axis=k.axis, tie=k.tie, descending=k.descending, start=k.start, stop=k.stop)
+        operands = (k.key, k.payload, k.value, *k.permutation)
+        return bind_ordering(*operands, name=k.name, explicit=k.explicit, **params)
+
+
+class Treatment(abc.ABC):
+    """What a replay does with each kink.
+
+    A treatment that ``records`` is given one feed per kink and returns one record per kink: arrays
+    (or trees of them), which a loop stacks. A loop of unknown length cannot stack, so there such a
+    treatment leaves kinks as they are.
+    """
+
+    records: bool = False
+    is_static: bool = False
+    """Whether it holds no arrays, is hashable and compared by value: compiled subprograms are then kept."""
+
+    @abc.abstractmethod
+    def wants(self, name: str, is_ordering: bool) -> bool:
+        """Whether a kink of this name is treated; otherwise its equation stays as it is."""
+
+    @abc.abstractmethod
+    def switch(self, kink: Switch, feed: Any) -> tuple[Any, Any]:
+        """The output of a switch, and the record."""
+
+    @abc.abstractmethod
+    def ordering(self, kink: Ordering, feed: Any) -> tuple[Any, Any]:
+        """The output of an ordering, and the record."""
+
+    def absent(self, record: Any) -> Any:
+        """The record of a kink in a branch that is not taken, from its shapes."""
+        return jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), record)
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """Where a kink was met: its operation, source line, the shape of its entries, loops around it first.
+
+    ``axis`` is the one an ordering sorts along, ``None`` for a switch.
+    """
+
+    name: str
+    place: str
+    shape: tuple[int, ...]
+    axis: int | None = None
+
+    @property
+    def is_ordering(self) -> bool:
+        """Whether this is an ordering rather than a switch."""
+        return self.axis is not None
+
+    def repeated(self, length: int) -> Site:
+        """The same site in a loop."""
+        axis = None if self.axis is None else self.axis + 1
+        return dataclasses.replace(self, shape=(length, *self.shape), axis=axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class Opaque:
+    """What a replay left as it is, and why."""
+
+    name: str
+    place: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Where a boolean array came from: ``left op right`` for real arrays, broadcast alike."""
+
+    left: Any
+    right: Any
+    op: str
+
+    def through(self, move: Callable[[Any], Any]) -> Comparison:
+        """The same comparison after moving entries around."""
+        return Comparison(move(self.left), move(self.right), self.op)
+
+    def negated(self) -> Comparison:
+        """The opposite comparison (where neither operand is nan)."""
+        return Comparison(self.left, self.right, NEGATED[self.op])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cell:
+    """A value, whether a derivative flows into it, and, for a boolean, the comparison it came from."""
+
+    value: Any
+    live: bool = False
+    test: Comparison | None = None
+
+
+def pack(cells: Sequence[Cell]) -> tuple[list[Any], tuple[Any, ...]]:
+    """The arrays in some cells, and what is static about them."""
+    arrays = [(c.value, None if c.test is None else (c.test.left, c.test.right)) for c in cells]
+    return arrays, tuple((c.live, None if c.test is None else c.test.op) for c in cells)
+
+
+def unpack(arrays: Sequence[Any], kinds: Sequence[Any]) -> list[Cell]:
+    """The cells that :func:`pack` took apart."""
+    cells = []
+    for (value, test), (live, op) in zip(arrays, kinds, strict=True):
+        cells.append(Cell(value, live, None if op is None else Comparison(*test, op=op)))
+    return cells
