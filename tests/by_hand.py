@@ -4,6 +4,7 @@ A program is a function of ``ops`` (its relu, abs and switch) and its inputs, al
 NumPy; in `ByHand` a scalar is its row of coefficients in the inputs and in what each kink before it lets through.
 """
 
+import jax.numpy as jnp
 import numpy as np
 
 from nsimplicit.calculus.normal_form import NormalForm
@@ -36,11 +37,11 @@ class ByHand:
 
     def form(self, outputs, dtype=float):
         k, n = len(self.kinks), self.n
-        arguments, into = np.reshape(self.kinks, (k, 2, -1)).swapaxes(0, 1)
+        arguments, into = np.reshape(self.kinks, (k, 2, n + ROOM)).swapaxes(0, 1)
         outputs = np.reshape(outputs, (-1, n + ROOM))
         matrices = [outputs[:, :n], outputs[:, n : n + k]]
         matrices += [into[:, :n], into[:, n : n + k], arguments[:, :n], arguments[:, n : n + k]]
-        return NormalForm(*(m.astype(dtype) for m in matrices), names=tuple(f"kink {i}" for i in range(k)))
+        return NormalForm(*(jnp.asarray(m, dtype) for m in matrices), names=tuple(f"kink {i}" for i in range(k)))
 
 
 def normal_form(program, num_inputs, dtype=float):
@@ -50,7 +51,7 @@ def normal_form(program, num_inputs, dtype=float):
 
 
 def random_program(seed, num_inputs, num_outputs, widths, size=1.0):
-    """Layers of relu and abs, each of all that came before it; ``size`` is that of what the kinks add to the outputs."""
+    """Layers of relu and abs, each of all that came before it; ``size`` scales what the kinks add to the outputs."""
     rng = np.random.default_rng(seed)
     total = num_inputs + sum(widths)
     layers = [rng.normal(size=(w, num_inputs + sum(widths[:i]))) for i, w in enumerate(widths)]

@@ -103,6 +103,8 @@ class JacobianSet:
         close = default if tolerance is None else tolerance
         if self.patterns is not None:
             return hull.distance(matrix, self._vertices) <= close
+        if self.form.num_kinks <= 8 and hull.distance(matrix, self._vertices) > close:
+            return False  # soon told, where the search below would try every start
         return any(float(np.linalg.norm(self._elements(s) - matrix)) <= close for s in _selections(self, matrix))
 
     def dimension(self) -> int:
