@@ -85,15 +85,8 @@ class Attractor:
 
     @functools.cached_property
     def _maps(self) -> tuple[np.ndarray, np.ndarray]:
-        """A (v, n, n) and B (v, n, p) of all compositions of ``steps`` vertices."""
-        A, B = _vertices(self.form, self.num_state)
-        products, sums = A, B
-        for _ in range(self.steps - 1):
-            products, sums = (
-                np.einsum("vij,wjk->vwik", A, products).reshape(-1, *A.shape[1:]),
-                (np.einsum("vij,wjk->vwik", A, sums) + B[:, None]).reshape(-1, *B.shape[1:]),
-            )
-        return products, sums
+        """A (v, n, n) and B (v, n, p) at the vertices."""
+        return _vertices(self.form, self.num_state)
 
     @functools.cached_property
     def _centre(self) -> np.ndarray:
@@ -103,12 +96,14 @@ class Attractor:
 
     @functools.cached_property
     def _ball(self) -> tuple[np.ndarray, float]:
-        """A ball around K. ‖A X + B - c‖ <= rate ‖X - c‖ + ‖A c + B - c‖ for every map."""
+        """A ball around K: ‖A X + B - c‖ <= rate ‖X - c‖ + ‖A c + B - c‖ for every composition of ``steps`` maps."""
         A, B = self._maps
         fixed = np.linalg.solve(np.eye(self.num_state) - A, B)
         centre = (fixed.min(axis=0) + fixed.max(axis=0)) / 2
-        moved = np.linalg.norm(A @ centre + B - centre, axis=(1, 2))
-        return centre, float(moved.max()) / (1 - self.rate)
+        moved = centre[None]
+        for _ in range(self.steps):
+            moved = (np.einsum("vij,wjk->vwik", A, moved) + B[:, None]).reshape(-1, *centre.shape)
+        return centre, float(np.max(np.linalg.norm(moved - centre, axis=(1, 2)))) / (1 - self.rate)
 
     def _support(self, d: np.ndarray, tolerance: float) -> float:
         A, B = self._maps
@@ -118,16 +113,14 @@ class Attractor:
         while True:
             # <d, X> = value + <end, X'> for some X' in K, which is in the ball and contains self._centre.
             upper = values + np.tensordot(ends, centre, 2) + radius * np.linalg.norm(ends, axis=(1, 2))
-            best = max(best, np.max(values + np.tensordot(ends, self._centre, 2)))
-            if np.max(upper) - best <= tolerance * size:
-                return float(np.max(upper))
-            racing = upper > best
+            best = max(best, float(np.max(values + np.tensordot(ends, self._centre, 2))))
+            if np.max(upper) <= best + tolerance * size:
+                return max(best, float(np.max(upper)))
+            # Of products with one and the same end, the one with the largest value.
+            racing = np.flatnonzero(upper > best)
+            racing = racing[np.argsort(-values[racing], kind="stable")]
+            racing = racing[hull.distinct(ends[racing], patterns.rounding(self.form))]
             ends, values = ends[racing], values[racing]
-            values = (values[:, None] + np.tensordot(ends, B, ([1, 2], [1, 2]))).reshape(-1)
-            ends = np.einsum("vij,eik->evjk", A, ends).reshape(-1, *d.shape)
-            order = np.argsort(-values, kind="stable")
-            kept = order[hull.distinct(ends[order], patterns.rounding(self.form))]
-            ends, values = ends[kept], values[kept]
             if len(ends) > MAX_PIECES:
                 gap = (np.max(upper) - best) / size
                 raise DerivativeError(
@@ -139,11 +132,13 @@ class Attractor:
                         "look at points of the set: .sample(key, n)",
                     )
                 )
+            values = (values[:, None] + np.tensordot(ends, B, ([1, 2], [1, 2]))).reshape(-1)
+            ends = np.einsum("vij,eik->evjk", A, ends).reshape(-1, *d.shape)
 
     def __repr__(self) -> str:
         n, p = self._centre.shape
         product = "a Jacobian" if self.steps == 1 else f"a product of {self.steps} Jacobians"
-        return f"Attractor of {n} × {p} matrices: {len(self._maps[0])} maps, {product} has norm at most {self.rate:.4g}"
+        return f"Attractor of {n} × {p} matrices: {len(self._maps[0])} vertices, {product} has norm <= {self.rate:.4g}"
 
 
 def attractor(form: NormalForm, num_state: int) -> Attractor:
