@@ -1,7 +1,8 @@
-"""Which values of a program a derivative flows into: the others carry no kinks.
+"""Which values of a program a derivative flows through: the others carry no kinks.
 
 A value is *live* when it is floating point and depends on a live input through operations that have
-a derivative. ``stop_gradient``, comparisons, rounding, integers and random bits end a derivative.
+a derivative, and *wanted* when an output depends on it in that way. ``stop_gradient``, comparisons,
+rounding, integers and random bits end a derivative: the maximum that softmax subtracts is not wanted.
 """
 
 from __future__ import annotations
@@ -74,3 +75,12 @@ def carried(body: Any, flags: list[bool], first: int, count: int) -> list[bool]:
         if joined == flags[first : first + count]:
             return joined
         flags[first : first + count] = joined
+
+
+def wanted(jaxpr: Any, flags: Sequence[bool]) -> set[Any]:
+    """The variables of a jaxpr that some of its outputs, those flagged, depend on differentiably."""
+    found = {v for v, flag in zip(jaxpr.outvars, flags, strict=True) if flag and not hasattr(v, "val")}
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.primitive.name not in FLAT and any(v in found and is_float(v) for v in eqn.outvars):
+            found |= {v for v in eqn.invars if not hasattr(v, "val")}
+    return found

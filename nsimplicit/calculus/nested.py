@@ -20,36 +20,39 @@ from nsimplicit.calculus.liveness import carried, is_float, loop_sizes, opened
 from nsimplicit.calculus.program import Program, trace
 
 
-def _jit(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
+def _jit(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
     jaxpr = eqn.params["jaxpr"]
-    inside = replay.scout(jaxpr, cells)
+    inside = replay.scout(jaxpr, cells, flags=flags)
     if not inside.sites:
         return _unchanged(replay, eqn, cells, inside)
     if replay.treatment.records:
-        return replay.run(jaxpr, None, cells)
+        return replay.run(jaxpr, None, cells, flags)
     arrays, kinds = pack(cells)
     fun = _jitted if replay.treatment.is_static else _jitted.__wrapped__
-    outs = fun(type(replay), jaxpr, kinds, replay.treatment, eqn.params.get("name", "jit"))(arrays)
+    outs = fun(type(replay), jaxpr, kinds, tuple(flags), replay.treatment, eqn.params.get("name", "jit"))(arrays)
     _adopt(replay, inside)
     return unpack(outs, inside.outs)
 
 
 @functools.lru_cache(maxsize=1024)
-def _jitted(replay: Any, jaxpr: Any, kinds: Any, treatment: Treatment, name: str) -> Callable[..., Any]:
+def _jitted(
+    replay: Any, jaxpr: Any, kinds: Any, flags: tuple[bool, ...], treatment: Treatment, name: str
+) -> Callable[..., Any]:
     def fun(arrays: Any) -> Any:
-        return pack(replay(treatment).run(jaxpr, None, unpack(arrays, kinds)))[0]
+        return pack(replay(treatment).run(jaxpr, None, unpack(arrays, kinds), flags))[0]
 
     fun.__name__ = name
     return jax.jit(fun)
 
 
-def _scan(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
+def _scan(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
     params = eqn.params
     jaxpr, (first, count) = params["jaxpr"], loop_sizes(params)
-    flags = [c.live for c in cells]
-    flags[first : first + count] = carried(jaxpr, flags, first, count)
-    body_cells = [Cell(v.aval, flag) for v, flag in zip(opened(jaxpr)[0].invars, flags, strict=True)]
-    inside = replay.scout(jaxpr, body_cells)
+    live = [c.live for c in cells]
+    live[first : first + count] = carried(jaxpr, live, first, count)
+    needed = [True] * count + flags[count:]
+    body_cells = [Cell(v.aval, flag) for v, flag in zip(opened(jaxpr)[0].invars, live, strict=True)]
+    inside = replay.scout(jaxpr, body_cells, flags=needed)
     if not inside.sites:
         return _unchanged(replay, eqn, cells, inside)
     values = [c.value for c in cells]
@@ -58,24 +61,24 @@ def _scan(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
         xs, feeds = slices
         child = replay.child(feeds)
         operands = [*values[:first], *carry, *xs]
-        outs = [c.value for c in child.run(jaxpr, None, list(map(Cell, operands, flags)))]
+        outs = [c.value for c in child.run(jaxpr, None, list(map(Cell, operands, live)), needed)]
         return outs[:count], (outs[count:], child.records)
 
     slices = (values[first + count :], replay.take(len(inside.sites)))
     options = {k: params[k] for k in ("length", "reverse", "unroll")}
     carry, (ys, records) = lax.scan(body, values[first : first + count], slices, **options)
     _adopt(replay, inside, records, params["length"])
-    return [Cell(x, live) for x, (live, _) in zip([*carry, *ys], inside.outs, strict=True)]
+    return [Cell(x, flag) for x, (flag, _) in zip([*carry, *ys], inside.outs, strict=True)]
 
 
-def _while(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
+def _while(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
     params = eqn.params
     first, second = params["cond_nconsts"], params["body_nconsts"]
     test, body = params["cond_jaxpr"], params["body_jaxpr"]
-    flags = [c.live for c in cells[first:]]
-    flags[second:] = carried(body, flags, second, len(flags) - second)
+    live = [c.live for c in cells[first:]]
+    live[second:] = carried(body, live, second, len(live) - second)
     invars = opened(body)[0].invars
-    inside = replay.scout(body, [Cell(v.aval, flag) for v, flag in zip(invars, flags, strict=True)])
+    inside = replay.scout(body, [Cell(v.aval, flag) for v, flag in zip(invars, live, strict=True)])
     if inside.sites and replay.treatment.records:
         replay.note(eqn, "a loop of unknown length: use scan, or fori_loop with static bounds")
         return replay.keep(eqn, cells)
@@ -88,16 +91,16 @@ def _while(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
         return replay.child().run(test, None, list(map(Cell, [*ahead, *carry])))[0].value
 
     def step(carry: Any) -> Any:
-        return [c.value for c in replay.child().run(body, None, list(map(Cell, [*fixed, *carry], flags)))]
+        return [c.value for c in replay.child().run(body, None, list(map(Cell, [*fixed, *carry], live)))]
 
     _adopt(replay, inside)
-    return list(map(Cell, lax.while_loop(more, step, init), flags[second:]))
+    return list(map(Cell, lax.while_loop(more, step, init), live[second:]))
 
 
-def _cond(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
+def _cond(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
     index, *rest = cells
     branches = eqn.params["branches"]
-    insides = [replay.scout(branch, rest) for branch in branches]
+    insides = [replay.scout(branch, rest, flags=flags) for branch in branches]
     if index.test is not None and any(is_float(v) for v in eqn.outvars):
         replay.note(eqn, "it branches on a comparison; each branch is looked at by itself")
     if not any(inside.sites for inside in insides):
@@ -110,7 +113,7 @@ def _cond(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
     def evaluate(branch: Any) -> Callable[..., Any]:
         def run(arrays: Any, feeds: Any) -> Any:
             child = replay.child(feeds)
-            outs = child.run(branch, None, unpack(arrays, kinds))
+            outs = child.run(branch, None, unpack(arrays, kinds), flags)
             return [c.value for c in outs], child.records
 
         return run
@@ -128,20 +131,20 @@ def _cond(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
     outs, records = lax.switch(index.value, [pick(i) for i in range(len(branches))], arrays, feeds)
     for inside, own in zip(insides, records, strict=True):
         _adopt(replay, inside, own)
-    flags = [any(live for live, _ in column) for column in zip(*(i.outs for i in insides), strict=True)]
-    return list(map(Cell, outs, flags))
+    live = [any(flag for flag, _ in column) for column in zip(*(i.outs for i in insides), strict=True)]
+    return list(map(Cell, outs, live))
 
 
-def _remat(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
+def _remat(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
     jaxpr, params = eqn.params["jaxpr"], eqn.params
-    inside = replay.scout(jaxpr, cells)
+    inside = replay.scout(jaxpr, cells, flags=flags)
     if not inside.sites:
         return _unchanged(replay, eqn, cells, inside)
     arrays, kinds = pack(cells)
 
     def run(arrays: Any, feeds: Any) -> Any:
         child = replay.child(feeds)
-        return pack(child.run(jaxpr, None, unpack(arrays, kinds)))[0], child.records
+        return pack(child.run(jaxpr, None, unpack(arrays, kinds), flags))[0], child.records
 
     rerun = jax.checkpoint(run, prevent_cse=params["prevent_cse"], policy=params["policy"])
     outs, records = rerun(arrays, replay.take(len(inside.sites)))
@@ -149,24 +152,24 @@ def _remat(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
     return unpack(outs, inside.outs)
 
 
-def _shard_map(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
+def _shard_map(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
     jaxpr, params = eqn.params["jaxpr"], eqn.params
-    flags = [c.live for c in cells]
-    if not recognise.mentions_kinks(jaxpr) or not any(flags):
+    live = [c.live for c in cells]
+    if not recognise.mentions_kinks(jaxpr) or not any(live):
         return replay.keep(eqn, cells)
     if replay.treatment.records:
         replay.note(eqn, "its arrays are split over devices: look at the function inside")
         return replay.keep(eqn, cells)
 
     def run(*values: Any) -> Any:
-        return [c.value for c in replay.child().run(jaxpr, None, list(map(Cell, values, flags)))]
+        return [c.value for c in replay.child().run(jaxpr, None, list(map(Cell, values, live)), flags)]
 
     options = {k: params[k] for k in ("mesh", "in_specs", "check_vma")}
     mapped = jax.shard_map(run, out_specs=list(params["out_specs"]), axis_names=params["newly_manual_axes"], **options)
     return [Cell(x, is_float(v)) for x, v in zip(mapped(*(c.value for c in cells)), eqn.outvars, strict=True)]
 
 
-def _custom_jvp(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
+def _custom_jvp(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
     body = eqn.params["call_jaxpr"]
     if any(inner.primitive.name == "implicit_layer" for inner in opened(body)[0].eqns):
         if not replay.treatment.records:
@@ -179,7 +182,7 @@ def _custom_jvp(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
     return replay.keep(eqn, cells)
 
 
-def _layer(replay: Any, eqn: Any, cells: list[Cell]) -> list[Cell]:
+def _layer(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
     def transform(program: Program, consts: tuple[Any, ...]) -> Program:
         avals = [v.aval for v in program.jaxpr.invars]
         captured = [Cell(x, True) for x in consts]
@@ -209,7 +212,7 @@ def _adopt(replay: Any, inside: Any, records: Any = None, length: int | None = N
     replay.opaque += inside.opaque
 
 
-HIGHER: dict[str, Callable[[Any, Any, list[Cell]], list[Cell]]] = {
+HIGHER: dict[str, Callable[[Any, Any, list[Cell], list[bool]], list[Cell]]] = {
     "jit": _jit,
     "pjit": _jit,
     "scan": _scan,

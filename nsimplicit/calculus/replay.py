@@ -23,7 +23,7 @@ from jax._src import source_info_util
 
 from nsimplicit.calculus import recognise
 from nsimplicit.calculus.kink import NEGATED, Cell, Comparison, Opaque, Ordering, Site, Switch, Treatment, pack, unpack
-from nsimplicit.calculus.liveness import is_float, opened, outputs
+from nsimplicit.calculus.liveness import is_float, opened, outputs, wanted
 from nsimplicit.calculus.nested import HIGHER
 from nsimplicit.calculus.program import trace
 
@@ -63,9 +63,12 @@ class Replay:
         self.outs: Any = None
         self.scouts: dict[Any, Any] = {} if parent is None else parent.scouts
 
-    def run(self, jaxpr: Any, consts: Sequence[Any] | None, cells: Sequence[Cell]) -> list[Cell]:
-        """Evaluate a jaxpr, with its own constants or with others."""
+    def run(
+        self, jaxpr: Any, consts: Sequence[Any] | None, cells: Sequence[Cell], flags: Sequence[bool] | None = None
+    ) -> list[Cell]:
+        """Evaluate a jaxpr, with its own constants or with others; ``flags``: which outputs matter."""
         jaxpr, own = opened(jaxpr)
+        needed = wanted(jaxpr, [True] * len(jaxpr.outvars) if flags is None else flags)
         constants = [c if isinstance(c, Cell) else Cell(c) for c in (own if consts is None else consts)]
         env: dict[Any, Cell] = dict(zip(jaxpr.constvars, constants, strict=True))
         env |= dict(zip(jaxpr.invars, cells, strict=True))
@@ -76,10 +79,11 @@ class Replay:
         for eqn in jaxpr.eqns:
             stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
             with source_info_util.user_context(eqn.source_info.traceback, name_stack=stack), eqn.ctx.manager:
-                env |= dict(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars]), strict=True))
+                outs = self._equation(eqn, [read(v) for v in eqn.invars], [v in needed for v in eqn.outvars])
+                env |= dict(zip(eqn.outvars, outs, strict=True))
         return [read(v) for v in jaxpr.outvars]
 
-    def _equation(self, eqn: Any, cells: list[Cell]) -> list[Cell]:
+    def _equation(self, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
         name = eqn.primitive.name
         if not any(c.live or c.test for c in cells):
             return self.keep(eqn, cells)
@@ -90,8 +94,13 @@ class Replay:
             move = functools.partial(_bind_one, eqn) if name in MOVES else lambda x: x
             moved = test.negated() if name == "not" else test.through(move)
             return [Cell(self.keep(eqn, cells)[0].value, False, moved)]
+        if not any(flags):
+            return [Cell(c.value) for c in self.keep(eqn, cells)]
         if (handler := HIGHER.get(name)) is not None:
-            return handler(self, eqn, cells)
+            before, self.place = self.place, self.place or library_place(eqn)
+            outs = handler(self, eqn, cells, flags)
+            self.place = before
+            return outs
         if (kink := self._kink(eqn, cells)) is not None:
             return kink
         if any(c.live for c in cells):
@@ -113,16 +122,22 @@ class Replay:
         """The feeds of the next sites."""
         return None if self.feeds is None else list(itertools.islice(self.feeds, count))
 
-    def scout(self, jaxpr: Any, cells: Sequence[Cell], consts: Sequence[Cell] | None = None) -> Replay:
+    def scout(
+        self,
+        jaxpr: Any,
+        cells: Sequence[Cell],
+        consts: Sequence[Cell] | None = None,
+        flags: Sequence[bool] | None = None,
+    ) -> Replay:
         """What a subprogram holds; found by tracing it, once for each jaxpr and kind of arguments."""
         arrays, kinds = pack([*cells, *(consts or ())])
-        key = (jaxpr, kinds, self.place)
+        key = (jaxpr, kinds, self.place, None if flags is None else tuple(flags))
         if key not in self.scouts:
             replay = Replay(Scout(self.treatment), None, self)
 
             def look(arrays: Any) -> None:
                 own = unpack(arrays, kinds)
-                outs = replay.run(jaxpr, own[len(cells) :] if consts is not None else None, own[: len(cells)])
+                outs = replay.run(jaxpr, own[len(cells) :] if consts is not None else None, own[: len(cells)], flags)
                 replay.outs = pack(outs)[1]
 
             jax.eval_shape(look, arrays)
@@ -220,6 +235,14 @@ class Replay:
         outs = self.run(program.jaxpr, program.consts, cells)
         self.place = before
         return outs
+
+
+def library_place(eqn: Any) -> str | None:
+    """Where a jitted function of a library is called: inside, a cached trace names the line of its first caller."""
+    debug_info = getattr(opened(eqn.params.get("jaxpr"))[0], "debug_info", None)
+    file = getattr(debug_info, "func_filename", None)
+    is_users = file is None or (source_info_util.is_user_filename(file) and not file.startswith(PACKAGE))
+    return None if is_users else place_of(eqn)
 
 
 def place_of(eqn: Any) -> str:
