@@ -3,6 +3,7 @@
 Oracles: closed forms from the literature, finite differences of programs run on numbers, LARS for the Lasso.
 """
 
+import dataclasses
 import itertools
 
 import jax
@@ -426,5 +427,7 @@ def test_prints_as_one_screen():
     ]
     assert repr(made) == str(made)
     assert made._repr_html_() == f"<pre>{made}</pre>"
+    twice = dataclasses.replace(made.form, names=("relu at f.py:1",) * 2)
+    assert str(conservative(twice)).splitlines()[2] == "    relu at f.py:1 (2)"
     wide = JacobianSet(normal_form(lambda ops, *x: [sum(x)] * 9, 9), "formal product")
     assert len(str(wide).splitlines()) < 25 and max(map(len, str(wide).splitlines())) < 100

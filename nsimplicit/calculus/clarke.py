@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from nsimplicit._errors import DerivativeError, message
-from nsimplicit.calculus import patterns
+from nsimplicit.calculus import patterns, selected
 from nsimplicit.calculus.jacobian_set import JacobianSet, conservative
 from nsimplicit.calculus.normal_form import NormalForm
 
@@ -29,6 +29,13 @@ def clarke(form: NormalForm, piecewise_linear: bool) -> JacobianSet:
 
     Raises:
         DerivativeError: if first derivatives tell the branches along no direction.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nsimplicit.calculus.clarke import clarke
+        >>> from nsimplicit.calculus.normal_form import normal_form
+        >>> clarke(normal_form(lambda x: jnp.abs(x) - 2 * jax.nn.relu(x))(0.0), piecewise_linear=True).vertices()
+        array([[[-1.]]])
 
     Cost:
         A linear programme for most patterns; there are at most 2^k, and fewer when inputs are fewer than kinks.
@@ -55,10 +62,18 @@ def implicit_clarke(form: NormalForm, num_solution: int, piecewise_linear: bool)
 
     Raises:
         DerivativeError: if det B is 0 or changes sign among the branches of F that occur.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nsimplicit.calculus.clarke import implicit_clarke
+        >>> from nsimplicit.calculus.normal_form import normal_form
+        >>> equation = normal_form(lambda z, x: jax.nn.relu(z) - jax.nn.relu(-z) - x)  # z = x, coded badly
+        >>> implicit_clarke(equation(0.0, 0.0), 1, piecewise_linear=True).vertices()
+        array([[[1.]]])
     """
     where = "implicit_clarke(form)"
     near = _found(patterns.realised(form), where)
-    patterns.check_invertible(form, near.patterns, num_solution, where)
+    selected.check_invertible(form, near.patterns, num_solution, where)
     found = _found(patterns.realised_by_solution(form, near.patterns, num_solution), where)
     inner = JacobianSet(form, "Clarke (inner bound)", found.patterns, num_solution)
     exact = (piecewise_linear and near.complete and found.complete) or _is_all(
@@ -83,7 +98,7 @@ def _found(found: patterns.Realised, where: str) -> patterns.Realised:
 
 def _is_all(inner: JacobianSet, outer: JacobianSet) -> bool:
     """Whether every element of the program's set, which bounds Clarke's from outside, was found near the point."""
-    if outer.form.num_kinks > patterns.MAX_KINKS:
+    if outer.form.num_kinks > selected.MAX_KINKS:
         return False
     try:
         return len(inner.vertices()) == len(outer.vertices())

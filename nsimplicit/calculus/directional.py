@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nsimplicit._errors import DerivativeError, InputError, message
-from nsimplicit.calculus import hull, patterns
+from nsimplicit.calculus import hull, selected
 from nsimplicit.calculus.normal_form import NormalForm
 
 MAX_STEPS = 100
@@ -27,6 +27,14 @@ def direction(form: NormalForm, d: Any) -> np.ndarray:
 
     Returns:
         Array (m,).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nsimplicit.calculus.directional import direction
+        >>> from nsimplicit.calculus.normal_form import normal_form
+        >>> form = normal_form(lambda x: jnp.abs(x) - 2 * jax.nn.relu(x))(0.0)  # -x
+        >>> direction(form, [1.0]), direction(form, [-1.0])
+        (array([-1.]), array([1.]))
     """
     d = _vector(d, np.shape(form.base)[1], "direction(form, d)")
     into, coupling, gain = (np.asarray(x, np.float64) for x in (form.into, form.coupling, form.gain))
@@ -74,6 +82,15 @@ def implicit_direction(form: NormalForm, num_solution: int, dtheta: Any) -> Impl
 
     Raises:
         DerivativeError: if there is none: this way the solution ceases to exist, or moves faster than linearly.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nsimplicit.calculus.directional import implicit_direction
+        >>> from nsimplicit.calculus.normal_form import normal_form
+        >>> form = normal_form(lambda z, x: jnp.abs(z) - x)(0.0, 0.0)
+        >>> found = implicit_direction(form, 1, [1.0])
+        >>> found.solutions.ravel(), found.unique
+        (array([-1.,  1.]), False)
     """
     where = "implicit_direction(form, num_solution, dtheta)"
     m, n = np.shape(form.base)
@@ -86,8 +103,8 @@ def implicit_direction(form: NormalForm, num_solution: int, dtheta: Any) -> Impl
             )
         )
     dtheta = _vector(dtheta, n - num_solution, where)
-    few = form.num_kinks <= patterns.MAX_KINKS
-    tried = patterns.corners(form, where) if few else np.zeros((0, form.num_kinks))
+    few = form.num_kinks <= selected.MAX_KINKS
+    tried = selected.corners(form, where) if few else np.zeros((0, form.num_kinks))
     newton = _newton(form, num_solution, dtheta)
     if newton is not None:
         tried = np.vstack([newton, tried])
@@ -107,7 +124,7 @@ def implicit_direction(form: NormalForm, num_solution: int, dtheta: Any) -> Impl
                 "implicit(form, num_solution), which names a singular selection",
             )
         )
-    solutions = moves[fits][hull.distinct(moves[fits], patterns.rounding(form) * 64)]
+    solutions = moves[fits][hull.distinct(moves[fits], selected.rounding(form) * 64)]
     several = len(solutions) > 1
     unique = None if not several and (not few or singular.any()) else not several
     return ImplicitDirection(moves[fits][0], tried[fits][0], solutions, unique)
@@ -115,13 +132,13 @@ def implicit_direction(form: NormalForm, num_solution: int, dtheta: Any) -> Impl
 
 def _try(form: NormalForm, s: np.ndarray, m: int, dtheta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For patterns s (v, k): dz (v, m), whether the arguments move as s says, whether B(s) is singular."""
-    jacobians, eps = patterns.jacobians(form, s), patterns.rounding(form)
+    jacobians, eps = selected.jacobians(form, s), selected.rounding(form)
     sigma = np.linalg.svd(jacobians[..., :m], compute_uv=False)
     singular = sigma[:, -1] <= 64 * eps * m * sigma[:, 0]
     B = np.where(singular[:, None, None], np.eye(m), jacobians[..., :m])
     dz = -np.linalg.solve(B, jacobians[..., m:] @ dtheta[:, None])[..., 0]
     move = np.hstack([dz, np.broadcast_to(dtheta, (len(s), len(dtheta)))])[..., None]
-    a = (patterns.arguments(form, s) @ move)[..., 0]
+    a = (selected.arguments(form, s) @ move)[..., 0]
     # What an argument's movement is rounded to: the condition of B times the size of the terms.
     size = np.linalg.norm(form.argument_into) + np.linalg.norm(form.argument_coupling)
     slack = (
@@ -141,7 +158,7 @@ def _newton(form: NormalForm, m: int, dtheta: np.ndarray) -> np.ndarray | None:
             return s
         if singular:
             return None
-        s = (patterns.arguments(form, s) @ np.concatenate([dz, dtheta]) > 0).astype(float)
+        s = (selected.arguments(form, s) @ np.concatenate([dz, dtheta]) > 0).astype(float)
     return None
 
 

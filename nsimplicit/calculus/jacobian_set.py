@@ -8,17 +8,17 @@ where it has one sign at the corners.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import html
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from nsimplicit._errors import InputError, message
-from nsimplicit.calculus import hull, patterns
+from nsimplicit.calculus import hull, selected
 from nsimplicit.calculus.normal_form import NormalForm
 
 
@@ -76,7 +76,7 @@ class JacobianSet:
 
     @functools.cached_property
     def _vertices(self) -> np.ndarray:
-        s = patterns.corners(self.form, "JacobianSet.vertices()") if self.patterns is None else self.patterns
+        s = selected.corners(self.form, "JacobianSet.vertices()") if self.patterns is None else self.patterns
         elements = self._elements(s)
         return elements[hull.distinct(elements, self._rounding)]
 
@@ -105,7 +105,10 @@ class JacobianSet:
             return hull.distance(matrix, self._vertices) <= close
         if self.form.num_kinks <= 8 and hull.distance(matrix, self._vertices) > close:
             return False  # soon told, where the search below would try every start
-        return any(float(np.linalg.norm(self._elements(s) - matrix)) <= close for s in _selections(self, matrix))
+        return any(
+            float(np.linalg.norm(self._elements(s) - matrix)) <= close
+            for s in selected.candidates(self.form, matrix, self.num_solution)
+        )
 
     def dimension(self) -> int:
         """The dimension of the smallest affine space that contains the set."""
@@ -113,21 +116,21 @@ class JacobianSet:
 
     @property
     def _rounding(self) -> float:
-        return patterns.rounding(self.form)
+        return selected.rounding(self.form)
 
     def _elements(self, s: Any) -> np.ndarray:
-        jacobians = patterns.jacobians(self.form, s)
-        return jacobians if self.num_solution is None else patterns.solve_for(jacobians, self.num_solution)
+        jacobians = selected.jacobians(self.form, s)
+        return jacobians if self.num_solution is None else selected.solve_for(jacobians, self.num_solution)
 
     def __str__(self) -> str:
         """One screen."""
         m, n = self._elements(np.zeros(self.form.num_kinks)).shape
-        names = list(dict.fromkeys(self.form.names))
+        names = [name + f" ({n})" * (n > 1) for name, n in collections.Counter(self.form.names).items()]
         rows = [f"JacobianSet of {m} × {n} matrices, {self.label}"]
         rows += [f"  kinks      {self.form.num_kinks}" + "".join(f"\n    {name}" for name in names[:6])]
         if len(names) > 6:
             rows += [f"    and {len(names) - 6} more"]
-        if self.form.num_kinks > patterns.MAX_KINKS and self.patterns is None:
+        if self.form.num_kinks > selected.MAX_KINKS and self.patterns is None:
             return "\n".join([*rows, "  vertices   too many to look at"])
         rows += [f"  vertices   {len(self._vertices)}", f"  dimension  {self.dimension()}"]
         cells = self._ranges()
@@ -163,6 +166,19 @@ def conservative(form: NormalForm) -> JacobianSet:
 
     Returns:
         The set {J(s) : s ∈ [0, 1]^k}, labelled "formal product".
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from nsimplicit.calculus.jacobian_set import conservative
+        >>> from nsimplicit.calculus.normal_form import normal_form
+        >>> conservative(normal_form(lambda x: jnp.abs(x) - 2 * jax.nn.relu(x))(jnp.zeros(1)))
+        JacobianSet of 1 × 1 matrices, formal product
+          kinks      2
+            abs at ...
+            relu at ...
+          vertices   3
+          dimension  1
+          entries    [-3, 1]
     """
     return JacobianSet(form, "formal product")
 
@@ -180,11 +196,19 @@ def implicit(form: NormalForm, num_solution: int) -> JacobianSet:
     Raises:
         DerivativeError: if B(s) is singular for some s, which the message gives.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nsimplicit.calculus.jacobian_set import implicit
+        >>> from nsimplicit.calculus.normal_form import normal_form
+        >>> found = implicit(normal_form(lambda z, x: 2 * z + jnp.abs(z) - x)(0.0, 0.0), 1)
+        >>> found.vertices().ravel(), found.contains([[0.5]])
+        (array([1.        , 0.3333333]), True)
+
     References:
         Bolte, Le, Pauwels & Silveti-Falls, Nonsmooth implicit differentiation for machine learning and
         optimization, 2021.
     """
-    patterns.check_invertible(form, patterns.corners(form, "implicit(form)"), num_solution, "implicit(form)")
+    selected.check_invertible(form, selected.corners(form, "implicit(form)"), num_solution, "implicit(form)")
     return JacobianSet(form, "implicit", None, num_solution)
 
 
@@ -200,42 +224,11 @@ def excess(X: Any, Y: Any) -> float:
 
     Returns:
         The gap. For a set X it is taken at the vertices, where the distance to a convex set is largest.
+
+    Example:
+        >>> from nsimplicit.calculus.jacobian_set import excess
+        >>> excess([0.0, 3.0], [1.0, 2.0]), excess([1.0, 2.0], [0.0, 3.0])
+        (1.0, 0.0)
     """
     X, Y = (set.vertices() if isinstance(set, JacobianSet) else np.asarray(set, np.float64) for set in (X, Y))
     return max(hull.distance(x, Y) for x in X)
-
-
-def _selections(where: JacobianSet, matrix: np.ndarray) -> Iterator[np.ndarray]:
-    """Selections that may give a matrix T: those that solve J(s) W = V best.
-
-    For a program W = I and V = T; for a solution -B(s)⁻¹A(s) = T reads J(s) W = 0 with W = [T; I].
-    Either way this is affine in s when no kink acts on another, whatever B⁻¹ does.
-    """
-    from scipy.optimize import least_squares, lsq_linear
-
-    form, k = where.form, where.form.num_kinks
-    W, V = np.eye(matrix.shape[-1]), matrix
-    if where.num_solution is not None:
-        W, V = np.vstack([matrix, W]), np.zeros_like(matrix)
-
-    def residual(s: np.ndarray) -> np.ndarray:
-        return (patterns.jacobians(form, s) @ W - V).ravel()
-
-    def slope(s: np.ndarray) -> np.ndarray:
-        # dy = (I - S E)⁻¹ e_i u_i for a change of s_i.
-        u, _ = patterns.through(form, s)
-        gain = np.linalg.solve((np.eye(k) - s[:, None] * np.asarray(form.coupling)).T, np.asarray(form.gain).T).T
-        return np.einsum("mi,in->mni", gain, u @ W).reshape(-1, k)
-
-    middle = np.full(k, 0.5)
-    if k == 0:
-        yield middle
-    elif not np.any(form.coupling):
-        fit = lsq_linear(
-            slope(middle), slope(middle) @ middle - residual(middle), (0, 1), method="bvls", max_iter=99 * k
-        )
-        yield np.clip(fit.x, 0, 1)
-    else:
-        for start in (middle, *np.random.default_rng(0).random((4 * k, k))):
-            options: Any = dict(jac=slope, bounds=(0, 1), xtol=1e-15, ftol=1e-15, gtol=1e-15)
-            yield least_squares(residual, start, **options).x

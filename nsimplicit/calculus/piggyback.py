@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from nsimplicit._errors import DerivativeError, InputError, message
-from nsimplicit.calculus import hull, patterns
+from nsimplicit.calculus import hull, selected
 from nsimplicit.calculus.jacobian_set import conservative
 from nsimplicit.calculus.normal_form import NormalForm
 
@@ -79,7 +79,7 @@ class Attractor:
         X = np.broadcast_to(self._centre, (n, *self._centre.shape))
         for _ in range(length):
             s = rng.random((n, self.form.num_kinks))
-            jacobians = patterns.jacobians(self.form, np.where(rng.random((n, 1)) < 0.5, np.round(s), s))
+            jacobians = selected.jacobians(self.form, np.where(rng.random((n, 1)) < 0.5, np.round(s), s))
             X = jacobians[..., : self.num_state] @ X + jacobians[..., self.num_state :]
         return X
 
@@ -119,7 +119,7 @@ class Attractor:
             # Of products with one and the same end, the one with the largest value.
             racing = np.flatnonzero(upper > best)
             racing = racing[np.argsort(-values[racing], kind="stable")]
-            racing = racing[hull.distinct(ends[racing], patterns.rounding(self.form))]
+            racing = racing[hull.distinct(ends[racing], selected.rounding(self.form))]
             ends, values = ends[racing], values[racing]
             if len(ends) > MAX_PIECES:
                 gap = (np.max(upper) - best) / size
@@ -154,6 +154,14 @@ def attractor(form: NormalForm, num_state: int) -> Attractor:
     Raises:
         InputError: if no product of up to 12 Jacobians (4096 products in all) is a contraction.
 
+    Example:
+        >>> import jax
+        >>> from nsimplicit.calculus.normal_form import normal_form
+        >>> from nsimplicit.calculus.piggyback import attractor
+        >>> T = lambda x, theta: theta - x / 4 - jax.nn.relu(x) / 4
+        >>> attractor(normal_form(T)(0.0, 0.0), 1).interval()  # the fixed point's slopes are [2/3, 4/5]
+        (0.571428, 0.857142)
+
     References:
         Bolte, Pauwels & Vaiter, Automatic differentiation of nonsmooth iterative algorithms, 2022.
     """
@@ -172,7 +180,7 @@ def attractor(form: NormalForm, num_state: int) -> Attractor:
         steps += 1
         # A norm is convex and a product is affine in each factor: its maximum over the set is at vertices.
         norm = float(np.max(np.linalg.norm(products, 2, axis=(1, 2))))
-        if norm < 1 - 64 * patterns.rounding(form):
+        if norm < 1 - 64 * selected.rounding(form):
             return Attractor(form, num_state, steps, norm)
         least = min(least, norm ** (1 / steps))
         if steps == MAX_STEPS or len(products) * len(A) > MAX_PIECES:
