@@ -152,7 +152,8 @@ def witness(subset: Any, q: Any, tolerance: float) -> np.ndarray | None:
     Args:
         subset: bool (k,), as a decision gives it.
         q: array (k, k), concrete.
-        tolerance: how small the smallest singular value of I - S Q must be, relative to its norm.
+        tolerance: how small the smallest singular value of I - S Q must be, relative to 1 + ‖Q‖₂:
+            I - S Q itself may be a single number, which is never small next to itself.
 
     Returns:
         NumPy array (k,), or ``None`` if what was found is not singular to that tolerance.
@@ -180,15 +181,9 @@ def witness(subset: Any, q: Any, tolerance: float) -> np.ndarray | None:
         low, high = (middle, high) if np.linalg.slogdet(_selected(q, corner(middle)))[0] > 0 else (low, middle)
     i, start = members[low], corner(low)
     candidates = [corner(len(members)), corner(high), start, *_crossing(q, start, i)]
-    ratios = [singular(_selected(q, s)) for s in candidates]
-    best = int(np.argmin(ratios))
-    return candidates[best] if ratios[best] <= tolerance else None
-
-
-def singular(matrix: np.ndarray) -> float:
-    """The smallest singular value relative to the largest."""
-    values = np.linalg.svd(matrix, compute_uv=False)
-    return float(values[-1] / values[0]) if values[0] > 0 else 0.0
+    least = [np.linalg.svd(_selected(q, s), compute_uv=False)[-1] for s in candidates]
+    best = int(np.argmin(least))
+    return candidates[best] if least[best] <= tolerance * (1 + np.linalg.norm(q, 2)) else None
 
 
 def _selected(q: np.ndarray, s: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -84,7 +85,7 @@ def p_test(matrix: Any, error: Any = 0.0) -> PTest:
         matrix = matrix.astype(jnp.result_type(float))
     check_square("p_test", matrix.shape)
     error = jnp.broadcast_to(jnp.asarray(error, matrix.dtype), matrix.shape)
-    return PTest(*minors(jnp, matrix, error))
+    return PTest(*_compiled(matrix, error))
 
 
 def check_square(where: str, shape: tuple[int, ...], most: int = MOST_KINKS) -> None:
@@ -121,7 +122,7 @@ def minors(xp: Any, matrix: Any, error: Any) -> tuple[Any, Any, Any]:
         good = pivot > doubt
         signs.append(good.astype(xp.int8) - (pivot <= -doubt).astype(xp.int8))
         scaled = pivot / xp.where(gross[0] > 0, gross[0], 1)
-        margins.append(xp.where(xp.isfinite(scaled), scaled, 0))
+        margins.append(xp.where(xp.isfinite(scaled), xp.clip(scaled, -1, 1), 0))
         schur, bound, terms = _schur(xp, a, e, good, eps, tiny)
         # The verdict of what lies below a bad pivot is settled: the identity says nothing more.
         unit = xp.eye(a.shape[0] - 1, dtype=a.dtype)[:, :, None]
@@ -133,6 +134,9 @@ def minors(xp: Any, matrix: Any, error: Any) -> tuple[Any, Any, Any]:
     worst = xp.where(refuted, xp.argmax(sign < 0), xp.argmin(scaled)) + 1
     subset = finite & ((worst >> xp.arange(k)) & 1 == 1)
     return code, xp.where(finite, xp.min(scaled), xp.nan).astype(matrix.dtype), subset
+
+
+_compiled = jax.jit(functools.partial(minors, jnp))
 
 
 def _schur(xp: Any, a: Any, e: Any, good: Any, eps: float, tiny: float) -> tuple[Any, Any, Any]:
