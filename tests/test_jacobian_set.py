@@ -16,6 +16,7 @@ import nsimplicit as nsi
 from nsimplicit.calculus.clarke import clarke, implicit_clarke
 from nsimplicit.calculus.jacobian_set import JacobianSet, conservative, excess, implicit
 from nsimplicit.calculus.normal_form import NormalForm
+from nsimplicit.calculus.normal_form import normal_form as calculus_form
 from nsimplicit.calculus.patterns import realised
 from tests.by_hand import CLARKE_INVERSES, Numbers, clarke_inverse, clarke_map, normal_form, random_program
 
@@ -268,6 +269,19 @@ def test_clarke_vertices_are_the_jacobians_nearby(law, key):
     # Random points meet wide cones; the narrow ones are where they are said to be.
     points = np.vstack([jax.random.normal(key, (300, n)), realised(form).directions])
     assert same_points(made.vertices(), slopes(lambda *x: program(Numbers, *x), points), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("name", ["two layers"])
+def test_forms_by_hand_are_those_read_off_a_program(name, key):
+    n, m, widths = SHAPES[name]
+    program = random_program(3, n, m, widths)
+
+    class Jax:
+        relu, abs = staticmethod(jax.nn.relu), staticmethod(jnp.abs)
+
+    by_hand, read = normal_form(program, n), calculus_form(lambda x: jnp.stack(program(Jax, *x)))(jnp.zeros(n))
+    assert same_points(conservative(by_hand).vertices(), conservative(read).vertices())
+    assert same_points(clarke(by_hand, True).vertices(), clarke(read, True).vertices())
 
 
 def test_no_more_patterns_than_cones():
