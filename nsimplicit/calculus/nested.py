@@ -155,18 +155,28 @@ def _remat(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[
 def _shard_map(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
     jaxpr, params = eqn.params["jaxpr"], eqn.params
     live = [c.live for c in cells]
-    if not recognise.mentions_kinks(jaxpr) or not any(live):
+    if not any(live):
         return replay.keep(eqn, cells)
     if replay.treatment.records:
-        replay.note(eqn, "its arrays are split over devices: look at the function inside")
+        if recognise.mentions_kinks(jaxpr):
+            replay.note(eqn, "its arrays are split over devices: look at the function inside")
         return replay.keep(eqn, cells)
+    inside = replay.child()
 
     def run(*values: Any) -> Any:
-        return [c.value for c in replay.child().run(jaxpr, None, list(map(Cell, values, live)), flags)]
+        nonlocal inside
+        inside = replay.child()
+        return [c.value for c in inside.run(jaxpr, None, list(map(Cell, values, live)), flags)]
 
     options = {k: params[k] for k in ("mesh", "in_specs", "check_vma")}
     mapped = jax.shard_map(run, out_specs=list(params["out_specs"]), axis_names=params["newly_manual_axes"], **options)
-    return [Cell(x, is_float(v)) for x, v in zip(mapped(*(c.value for c in cells)), eqn.outvars, strict=True)]
+    values = [c.value for c in cells]
+    jax.eval_shape(mapped, *values)  # a scout would have to know the mesh
+    if not inside.sites:
+        return _unchanged(replay, eqn, cells, inside)
+    outs = mapped(*values)
+    _adopt(replay, inside)
+    return [Cell(x, is_float(v)) for x, v in zip(outs, eqn.outvars, strict=True)]
 
 
 def _custom_jvp(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
@@ -176,7 +186,7 @@ def _custom_jvp(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> 
             return replay.run(body, None, cells)
         replay.note(eqn, "an implicit layer: look at its equation by itself")
         return replay.keep(eqn, cells)
-    if (found := recognise.rule(body)) is not None:
+    if (found := recognise.rule(eqn)) is not None:
         return replay.rewritten(eqn, cells, *found) or replay.keep(eqn, cells)
     replay.note_inside(eqn)
     return replay.keep(eqn, cells)

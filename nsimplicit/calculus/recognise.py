@@ -7,7 +7,7 @@ function of simpler ones. Nothing here evaluates a derivative; ``switch`` and ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,8 @@ from nsimplicit import primitives
 from nsimplicit.calculus.kink import Comparison, Ordering, Switch
 
 # Piecewise linear operations: a custom rule around these alone is a kink, around anything else a smooth function.
-PIECEWISE = frozenset("max min abs select_n gt ge lt le jit pjit broadcast_in_dim convert_element_type copy".split())
+PIECEWISE = frozenset("max min abs select_n gt ge lt le".split())
+SHAPES = frozenset("broadcast_in_dim convert_element_type copy pvary pcast".split())
 MENTIONED = frozenset("switch ordering max min abs clamp reduce_max reduce_min sort top_k cummax cummin".split())
 
 
@@ -105,13 +106,17 @@ def rewrite(name: str, params: dict[str, Any]) -> tuple[str, Callable[..., Any]]
         def clamp(low: Any, x: Any, high: Any) -> jax.Array:
             inner = lax.max(*lax.stop_gradient((jnp.broadcast_to(low, x.shape), x)))
             value = lax.min(inner, lax.stop_gradient(jnp.broadcast_to(high, x.shape)))
-            options: dict[str, Any] = dict(name="clip", place="", weight=0.0, at_nan="zero", explicit=False)
+            options: dict[str, Any] = dict(name="clamp", place="", weight=0.0, at_nan="zero", explicit=False)
             x = Switch(left=x, right=low, above=x, below=low, value=inner, **options).bind()
             return Switch(left=high, right=x, above=x, below=high, value=value, **options).bind()
 
-        return "clip", clamp
+        return "clamp", clamp
     if name in ("cummax", "cummin"):
-        combine = lax.max if name == "cummax" else lax.min
+        value, read = (lax.max, maximum) if name == "cummax" else (lax.min, minimum)
+
+        def combine(x: Any, y: Any) -> jax.Array:
+            return read((x, y), value(*lax.stop_gradient((x, y))), name=name, place="").bind()
+
         return name, lambda x: lax.associative_scan(combine, x, reverse=params["reverse"], axis=params["axis"])
     if name == "reduce_window_max" and set(params["base_dilation"]) | set(params["window_dilation"]) == {1}:
         window, strides, padding = (params[k] for k in ("window_dimensions", "window_strides", "padding"))
@@ -119,32 +124,52 @@ def rewrite(name: str, params: dict[str, Any]) -> tuple[str, Callable[..., Any]]
     return None
 
 
-def rule(body: Any) -> tuple[str, Callable[..., Any]] | None:
-    """The kink that a custom derivative rule is wrapped around: ``jax.nn.relu`` or ``jax.nn.relu6``."""
-    equations = list(_flat(body))
-    if any(eqn.primitive.name not in PIECEWISE for eqn in equations):
+def rule(eqn: Any) -> tuple[str, Callable[..., Any]] | None:
+    """The kink that a custom derivative rule is wrapped around: ``jax.nn.relu`` or ``jax.nn.relu6``.
+
+    The rule has to be JAX's as well: a straight-through estimator has the same values.
+    """
+    steps = list(_flat(eqn.params["call_jaxpr"]))
+    if len(eqn.invars) != 1 or any(name not in PIECEWISE for name, _ in steps):
         return None
-    found = [(eqn.primitive.name, _literals(eqn)) for eqn in equations if eqn.primitive.name in ELEMENTWISE]
-    if found == [("max", (0.0,))]:
-        return "relu", primitives.relu
-    if found == [("max", (0.0,)), ("min", (6.0,))]:
-        return "relu6", primitives.relu6
+    found = [(name, numbers) for name, numbers in steps if name in ELEMENTWISE]
+    for name, kinks in (("relu", [("max", (0.0,))]), ("relu6", [("max", (0.0,)), ("min", (6.0,))])):
+        if found == kinks and _derivative(eqn, _itself(eqn)) == _derivative(eqn, getattr(jax.nn, name)):
+            return name, getattr(primitives, name)
     return None
+
+
+def _itself(eqn: Any) -> Callable[[Any], Any]:
+    return lambda x: eqn.primitive.bind(x, **eqn.primitive.get_bind_params(eqn.params))[0]
+
+
+def _derivative(eqn: Any, fun: Callable[[Any], Any]) -> list[Any]:
+    """What the derivative of a function computes at the argument of an equation."""
+    aval = eqn.invars[0].aval
+    return list(_flat(jax.make_jaxpr(lambda x, t: jax.jvp(fun, (x,), (t,)))(aval, aval)))
 
 
 def mentions_kinks(jaxpr: Any) -> bool:
     """Whether a kink of JAX's or of this package's stands in a jaxpr; whatever is no jaxpr has none."""
+    if isinstance(jaxpr, tuple | list):
+        return any(map(mentions_kinks, jaxpr))
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    return hasattr(jaxpr, "eqns") and any(eqn.primitive.name in MENTIONED for eqn in _flat(jaxpr))
+    return hasattr(jaxpr, "eqns") and any(
+        eqn.primitive.name in MENTIONED or any(map(mentions_kinks, eqn.params.values())) for eqn in jaxpr.eqns
+    )
 
 
-def _flat(jaxpr: Any) -> Any:
+def _flat(jaxpr: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """The operations of a jaxpr but for those on shapes, each with the numbers written in it."""
+    known: dict[Any, Any] = {}
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        if eqn.primitive.name in ("jit", "pjit"):
+        name = eqn.primitive.name
+        if name in ("jit", "pjit"):
             yield from _flat(eqn.params["jaxpr"])
-        else:
-            yield eqn
-
-
-def _literals(eqn: Any) -> tuple[float, ...]:
-    return tuple(float(v.val) for v in eqn.invars if hasattr(v, "val") and np.ndim(v.val) == 0)
+            continue
+        found = (v.val if hasattr(v, "val") else known.get(v) for v in eqn.invars)
+        numbers = tuple(x for x in found if x is not None and np.ndim(x) == 0)
+        if name not in SHAPES:
+            yield name, numbers
+        elif numbers:
+            known[eqn.outvars[0]] = numbers[0]

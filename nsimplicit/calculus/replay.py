@@ -150,7 +150,7 @@ class Replay:
 
     def note_inside(self, eqn: Any) -> None:
         """List an equation as opaque if there is a kink somewhere inside."""
-        if any(recognise.mentions_kinks(x) for p in eqn.params.values() for x in (p if isinstance(p, tuple) else (p,))):
+        if any(map(recognise.mentions_kinks, eqn.params.values())):
             self.note(eqn, "its derivative is its own rule, which is kept")
 
     # Kinks.
@@ -167,6 +167,8 @@ class Replay:
             flipped = eqn.invars[2] is eqn.invars[1]
             return self._switch(eqn, cells, Switch(**fields, **eqn.params, **where, flipped=flipped))
         if name == "ordering":
+            if not cells[0].live:
+                return None
             key, payload, value, *permutation = values
             kink = Ordering(
                 key=key, payload=payload, value=value, permutation=tuple(permutation), **eqn.params, **where
@@ -186,7 +188,7 @@ class Replay:
             options: dict[str, Any] = dict(descending=name == "reduce_max", name=name[7:], **where)
             kink, shape = recognise.reduction(values[0], eqn.params["axes"], value, **options)
             return self._orderings(eqn, cells, [kink], shape)
-        if name == "sort" and eqn.params["num_keys"] == 1 and self.treatment.wants("sort", True):
+        if name == "sort" and eqn.params["num_keys"] == 1 and cells[0].live and self.treatment.wants("sort", True):
             options: dict[str, Any] = dict(axis=eqn.params["dimension"], name="sort", **where)
             outs = _bind(eqn, values)
             kinks = [recognise.sort(values[0], x, out, **options) if is_float(v) else out

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nsimplicit import selections
 from nsimplicit._errors import InputError, message
@@ -18,8 +19,9 @@ from nsimplicit.calculus.program import trace
 from nsimplicit.calculus.replay import Replay
 
 ORDERINGS = frozenset("max min sort top_k median max_pool ordering".split())
-SWITCHES = frozenset((selections.jax.keys() | {"where", "cummax", "cummin"}) - ORDERINGS)
-BOUNDED = frozenset("clip relu6 hard_tanh".split())
+SWITCHES = frozenset((selections.jax.keys() | {"where", "clamp", "cummax", "cummin"}) - ORDERINGS)
+ARRAYS = (jax.Array, np.ndarray, np.generic)  # everything else stays what it is, Python numbers too
+BOUNDED = frozenset("clip clamp relu6 hard_tanh".split())
 
 
 class Selected(Treatment):
@@ -27,8 +29,8 @@ class Selected(Treatment):
 
     def __init__(self, chosen: Mapping[str, Any], everywhere: Any, override: bool, tolerance: float) -> None:
         self.chosen, self.everywhere, self.override, self.tolerance = dict(chosen), everywhere, override, tolerance
-        self.key: Any = (frozenset(self.chosen.items()), everywhere, override, tolerance)
         try:
+            self.key: Any = (frozenset(self.chosen.items()), everywhere, override, tolerance)
             hash(self.key)
         except TypeError:
             self.key = id(self)
@@ -86,8 +88,9 @@ def with_selection(
         fun: function of pytrees of arrays.
         selection: a number in [0, 1] or ``"above"``, ``"below"``, ``"mean"``, for scalar kinks; a
             mapping from operation to selection, such as :data:`nsimplicit.selections.torch`; or
-            :class:`Along`. Operations: those of the presets, and ``"where"``, ``"cummax"``,
-            ``"cummin"``. A selection may be an array, one weight for each entry of the kink.
+            :class:`Along`. Operations: those of the presets, and ``"where"``, ``"clamp"``
+            (``jax.lax.clamp``), ``"cummax"``, ``"cummin"``. A selection may be an array, one weight
+            for each entry of the kink.
         override: whether this also replaces a selection given by name inside ``fun``.
         tolerance: entries closer to the kink than ``tolerance`` times the largest operand count as
             at the kink; dimensionless.
@@ -113,11 +116,12 @@ def with_selection(
     @functools.wraps(fun)
     def selected(*args: Any, **kwargs: Any) -> Any:
         leaves, treedef = jax.tree.flatten((args, kwargs))
-        arrays = [x for x in leaves if _is_array(x)]
+        is_array = [isinstance(x, ARRAYS) or (along and isinstance(x, float | complex)) for x in leaves]
+        arrays = [x for x, flag in zip(leaves, is_array, strict=True) if flag]
 
         def flat(*arrays: Any) -> Any:
             rest = iter(arrays)
-            args, kwargs = treedef.unflatten([next(rest) if _is_array(x) else x for x in leaves])
+            args, kwargs = treedef.unflatten([next(rest) if f else x for x, f in zip(leaves, is_array, strict=True)])
             return fun(*args, **kwargs)
 
         program = trace(flat, *arrays)
@@ -128,10 +132,6 @@ def with_selection(
         return program.out_tree.unflatten([c.value for c in replay.run(program.jaxpr, captured, cells)])
 
     return selected
-
-
-def _is_array(x: Any) -> bool:
-    return isinstance(x, bool | int | float | complex) or hasattr(x, "dtype")
 
 
 def _treatment(selection: Any, override: bool, tolerance: float) -> Selected:
