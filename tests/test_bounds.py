@@ -155,6 +155,16 @@ def test_undecided_says_why(name):
     assert decision.code == 0 and reason in decision.reason
 
 
+@pytest.mark.parametrize("size", [1e160, 1e200, 1e-200, 5e-324])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_overflow_and_underflow_give_no_wrong_verdict(size, sign):
+    """det(I - Q) = 1 - sign·size², and 1 - size for a third kink."""
+    q = np.array([[0.0, size, 0.0], [sign * size, 0.0, 0.0], [0.0, 0.0, -size]])
+    regular = size < 1 or sign < 0
+    assert decide(q).code in ((0, 1) if regular else (0, -1))
+    assert decide(np.diag(q[0, ::-1]) + size * np.eye(3)).code == (1 if size < 1 else -1)
+
+
 def test_a_zero_minor_is_undecided_with_a_witness():
     q = np.array([[0.0, 0.5, 0.0], [0.5, 0.75, 0.0], [0.0, 0.0, 0.3]])
     decision = decide(q)
@@ -181,7 +191,7 @@ def test_an_error_bound_that_is_none_is_undecided(error):
         (lambda: decide(np.eye(2), max_kinks=25), "0 <= max_kinks <= 24"),
         (lambda: hull_bound(np.eye(2)), r"\(count, n, n\), got \(2, 2\)"),
         (lambda: monotone_bound(np.zeros((2, 3))), r"\(n, n\), got \(2, 3\)"),
-        (lambda: smallest_singular_value(normal_form(np.zeros((2, 3)), k=1)), "square matrix"),
+        (lambda: smallest_singular_value(normal_form(np.zeros((2, 3)), k=1)), r"of the base, got \(2, 3\)"),
     ],
     ids=["decide", "max_kinks", "hull", "monotone", "singular value"],
 )

@@ -70,7 +70,7 @@ def bad_pair(q: np.ndarray, error: np.ndarray) -> np.ndarray | None:
     # The differences in `bound` cancel: their own rounding is under 4 EPS of the total.
     excess = minor + bound + 8 * EPS * gross + np.finfo(np.float64).tiny
     np.fill_diagonal(excess, np.inf)
-    if np.min(excess, initial=np.inf) > 0:
+    if not np.any(excess <= 0):  # what overflowed is nan
         return None
     with np.errstate(all="ignore"):
         worst = np.argmin(np.where(excess <= 0, excess / gross, np.inf))

@@ -73,7 +73,7 @@ def decide(q: Any, error: Any = 0.0, *, max_kinks: int = 16) -> Decision:
         (-1, array([ True, False]))
     """
     q = np.asarray(q, np.float64)
-    check_square("decide", q.shape, most=1 << 30)
+    check_square("decide", q.shape)
     if not 0 <= max_kinks <= MOST_KINKS:
         raise InputError(
             message(
@@ -190,6 +190,7 @@ def _selected(q: np.ndarray, s: np.ndarray) -> np.ndarray:
     return np.eye(len(q)) - s[:, None] * q
 
 
+@np.errstate(all="ignore")
 def _crossing(q: np.ndarray, start: np.ndarray, i: int) -> list[np.ndarray]:
     """Improving guesses of the zero of the determinant when s_i alone moves from 0 to 1.
 

@@ -83,20 +83,21 @@ def p_test(matrix: Any, error: Any = 0.0) -> PTest:
     matrix = promote(jnp.asarray(matrix))
     if not jnp.issubdtype(matrix.dtype, jnp.floating):
         matrix = matrix.astype(jnp.result_type(float))
-    check_square("p_test", matrix.shape)
+    check_square("p_test", matrix.shape, MOST_KINKS)
     error = jnp.broadcast_to(jnp.asarray(error, matrix.dtype), matrix.shape)
     return PTest(*_compiled(matrix, error))
 
 
-def check_square(where: str, shape: tuple[int, ...], most: int = MOST_KINKS) -> None:
-    """Raise unless ``shape`` is that of a square matrix with at most ``most`` rows."""
-    if len(shape) != 2 or shape[0] != shape[1] or shape[0] > most:
+def check_square(where: str, shape: tuple[int, ...], most: int | None = None) -> None:
+    """Raise unless ``shape`` is that of a square matrix, with at most ``most`` rows."""
+    if len(shape) != 2 or shape[0] != shape[1] or (most is not None and shape[0] > most):
+        limit = "" if most is None else f" with at most {most} rows"
         raise InputError(
             message(
                 f"{where}(matrix)",
-                f"expected a square matrix with at most {most} rows, got shape {tuple(shape)}.",
+                f"expected a square matrix{limit}, got shape {tuple(shape)}.",
                 "There is one row for each active kink, and 2^k - 1 principal minors.",
-                "jax.vmap for a batch of matrices",
+                "jax.vmap(nsimplicit.certificates.p_test) for a batch of matrices",
                 "nsimplicit.certificates.decide for more kinks",
             )
         )
