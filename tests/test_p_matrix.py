@@ -228,6 +228,22 @@ def test_what_is_not_finite_is_undecided(bad, where):
         assert result.code == 0 and np.isnan(result.margin) and not np.any(result.subset)
 
 
+def test_margin_is_the_pivot_over_what_it_is_made_of():
+    """1 - 0.5·0.5 in the first matrix, 2.25 - 3·0.5/1 - 1·1/2 in the second."""
+    first = [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]]
+    second = [[1, 0, 0.5], [0, 2, 1], [3, 1, 2.25]]
+    result = verdicts(np.array([first, second]))
+    np.testing.assert_allclose(result.margin, [0.75 / 1.25, 0.25 / 4.25], rtol=1e-14)
+    np.testing.assert_array_equal(result.subset, [[True, True, False], [True, True, True]])
+
+
+def test_what_is_exactly_zero_couples_nothing():
+    assert p_test(1e-30 * np.eye(3, dtype=np.float32)).code == 1
+    assert p_test(np.array([[1.0, 10.0], [0.0, 1.0]]), 0.05).code == 1
+    assert p_test(np.array([[1.0, 10.0], [0.0, 1.0]]), 0.2).code == 0
+    assert p_test(np.array([[1.0, 0.0], [10.0, 1.0]]), 0.2).code == 0
+
+
 def test_overflow_and_underflow_are_undecided_or_right():
     tiny, huge = 1e-200, 1e200
     cases = [
