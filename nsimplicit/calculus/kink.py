@@ -123,11 +123,12 @@ class Site:
 
 @dataclasses.dataclass(frozen=True)
 class Opaque:
-    """What a replay left as it is, and why."""
+    """What a replay left as it is, and why; ``has_rule``: its derivative is one it defines itself."""
 
     name: str
     place: str
     reason: str
+    has_rule: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

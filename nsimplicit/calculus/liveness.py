@@ -13,6 +13,8 @@ from typing import Any
 import jax.numpy as jnp
 
 FLAT = frozenset("stop_gradient sign floor ceil round is_finite nextafter random_bits argmax argmin".split())
+MOVES = frozenset("broadcast_in_dim reshape squeeze expand_dims transpose slice copy".split())
+COMPARED = MOVES | frozenset("gt ge lt le not convert_element_type jit pjit".split())  # what a `where` looks through
 
 
 def opened(jaxpr: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -81,6 +83,7 @@ def wanted(jaxpr: Any, flags: Sequence[bool]) -> set[Any]:
     """The variables of a jaxpr that some of its outputs, those flagged, depend on differentiably."""
     found = {v for v, flag in zip(jaxpr.outvars, flags, strict=True) if flag and not hasattr(v, "val")}
     for eqn in reversed(jaxpr.eqns):
-        if eqn.primitive.name not in FLAT and any(v in found and is_float(v) for v in eqn.outvars):
+        name = eqn.primitive.name
+        if name not in FLAT and any(v in found and (is_float(v) or name in COMPARED) for v in eqn.outvars):
             found |= {v for v in eqn.invars if not hasattr(v, "val")}
     return found

@@ -23,11 +23,10 @@ from jax._src import source_info_util
 
 from nsimplicit.calculus import recognise
 from nsimplicit.calculus.kink import NEGATED, Cell, Comparison, Opaque, Ordering, Site, Switch, Treatment, pack, unpack
-from nsimplicit.calculus.liveness import is_float, opened, outputs, wanted
+from nsimplicit.calculus.liveness import MOVES, is_float, opened, outputs, wanted
 from nsimplicit.calculus.nested import HIGHER
 from nsimplicit.calculus.program import trace
 
-MOVES = frozenset("broadcast_in_dim reshape squeeze expand_dims transpose slice copy".split())
 PACKAGE = __file__.removesuffix("calculus/replay.py")
 
 
@@ -89,7 +88,8 @@ class Replay:
             return self.keep(eqn, cells)
         if name in NEGATED and all(is_float(v) for v in eqn.invars) and any(c.live for c in cells):
             out = self.keep(eqn, cells)[0].value
-            return [Cell(out, False, Comparison(cells[0].value, cells[1].value, name))]
+            left, right = (jnp.broadcast_to(c.value, jnp.shape(out)) for c in cells)  # a literal is a scalar
+            return [Cell(out, False, Comparison(left, right, name))]
         if (test := cells[0].test) is not None and (name in MOVES or name in ("not", "convert_element_type")):
             move = functools.partial(_bind_one, eqn) if name in MOVES else lambda x: x
             moved = test.negated() if name == "not" else test.through(move)
@@ -144,14 +144,14 @@ class Replay:
             self.scouts[key] = replay
         return self.scouts[key]
 
-    def note(self, eqn: Any, reason: str) -> None:
+    def note(self, eqn: Any, reason: str, has_rule: bool = False) -> None:
         """List an equation as opaque."""
-        self.opaque.append(Opaque(eqn.primitive.name, self.place or place_of(eqn), reason))
+        self.opaque.append(Opaque(eqn.primitive.name, self.place or place_of(eqn), reason, has_rule))
 
     def note_inside(self, eqn: Any) -> None:
         """List an equation as opaque if there is a kink somewhere inside."""
         if any(map(recognise.mentions_kinks, eqn.params.values())):
-            self.note(eqn, "its derivative is its own rule, which is kept")
+            self.note(eqn, "its derivative is its own rule, which is kept", has_rule=True)
 
     # Kinks.
 
