@@ -12,7 +12,10 @@ and *guarded* where the implicit function theorem does not apply. Four places to
 from nsimplicit import derivatives, linear_solvers, prox, selections, solvers, splittings
 from nsimplicit._errors import DerivativeError, InputError, NsimplicitError
 from nsimplicit._version import __version__
+from nsimplicit.calculus.kinks import KinkReport, kinks
 from nsimplicit.calculus.with_selection import with_selection
+from nsimplicit.certificates.certificate import Certificate
+from nsimplicit.certify import certify
 from nsimplicit.compare import compare
 from nsimplicit.custom_root import custom_fixed_point, custom_root, root_jvp, root_vjp
 from nsimplicit.diagnose import Diagnosis, diagnose
@@ -46,13 +49,16 @@ from nsimplicit.selections import Along
 # `abs`, `max` and `min` are left out: a star import must not shadow the builtins.
 __all__ = [
     "Along",
+    "Certificate",
     "DerivativeError",
     "Diagnosis",
     "InputError",
+    "KinkReport",
     "NsimplicitError",
     "Report",
     "Solution",
     "__version__",
+    "certify",
     "clip",
     "compare",
     "custom_fixed_point",
@@ -65,6 +71,7 @@ __all__ = [
     "hard_tanh",
     "history",
     "host",
+    "kinks",
     "leaky_relu",
     "linear_solvers",
     "max_pool",

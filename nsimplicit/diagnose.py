@@ -12,7 +12,7 @@ from jax.core import Tracer
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit._tree import Space, promote
-from nsimplicit.implicit.equation import Equation, Problem, Root
+from nsimplicit.implicit.equation import Equation, Problem, formulate
 from nsimplicit.implicit.guards import Off, check
 from nsimplicit.implicit.rule import trace_equation
 from nsimplicit.linear_solvers.auto import DENSE_SIZE, choose
@@ -129,17 +129,11 @@ def diagnose(problem: Problem | Callable[..., Any]) -> Callable[..., Diagnosis]:
     """
 
     def look(*args: Any, **kwargs: Any) -> Diagnosis:
-        z, equation = _formulate(problem, args, kwargs)
+        z, equation = formulate(problem, args, kwargs)
         name = getattr(problem, "__name__", type(problem).__name__)
         return _examine(equation, jax.tree.map(jnp.asarray, z), name)
 
     return look
-
-
-def _formulate(problem: Any, args: tuple, kwargs: dict) -> tuple[Any, Equation]:
-    if isinstance(problem, Problem):
-        return problem.formulate(*args, **kwargs)
-    return args[0], Root((lambda z: problem(z, *args[1:], **kwargs),))
 
 
 def _examine(equation: Equation, z: Any, name: str) -> Diagnosis:

@@ -21,7 +21,7 @@ LEVELS = [
     {"certificates", "linear_solvers"},
     {"implicit"},
     {"splittings", "solvers", "derivatives"},
-    {"fixed_point", "custom_root", "host", "compare", "history", "diagnose"},
+    {"fixed_point", "custom_root", "host", "compare", "history", "diagnose", "certify"},
     {"layers", "bilevel", "optim", "ode", "integral", "parametric", "compat", "testing"},
     {"__init__", "__main__"},
 ]

@@ -42,6 +42,7 @@ class NormalForm:
         argument_into: array (k, n), the derivative of the switch's argument, whose sign picks the branch.
         argument_coupling: array (k, k), strictly lower triangular, likewise.
         names: for each kink, what it is and where: ``"relu at model.py:12"``.
+        positions: for each kink, its position in the layout of the program it was read off.
     """
 
     base: jax.Array
@@ -51,6 +52,7 @@ class NormalForm:
     argument_into: jax.Array
     argument_coupling: jax.Array
     names: tuple[str, ...] = static(())
+    positions: tuple[int, ...] = static(())
 
     @property
     def num_kinks(self) -> int:
@@ -140,11 +142,14 @@ def expand_at(kinked: Kinked, vector: jax.Array, index: np.ndarray) -> NormalFor
     (base, gain), (into, coupling), (argument_into, argument_coupling) = parts
     order = _order((np.asarray(coupling) != 0) | (np.asarray(argument_coupling) != 0))
     square = np.ix_(order, order)
-    names = tuple(kinked.name(int(i)) for i in index[order])
+    positions = tuple(index[order].tolist())
+    names = tuple(map(kinked.name, positions))
     rows = (x[order] for x in (into, argument_into))
     squares = (x[square] for x in (coupling, argument_coupling))
     into, argument_into, coupling, argument_coupling = *rows, *squares
-    return NormalForm(base, gain[:, order], into, coupling, argument_into, argument_coupling, names=names)
+    return NormalForm(
+        base, gain[:, order], into, coupling, argument_into, argument_coupling, names=names, positions=positions
+    )
 
 
 def _order(moves: np.ndarray) -> np.ndarray:

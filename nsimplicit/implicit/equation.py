@@ -126,6 +126,17 @@ class Problem(abc.ABC):
     def formulate(self, *args: Any, **kwargs: Any) -> tuple[Any, Equation]:
         """A solution and the equation it satisfies, for the arguments of a call."""
 
+    def contraction(self, z: Any) -> float | None:
+        """A factor below one with which the map contracts whatever the selections, if constants tell."""
+        return None
+
+
+def formulate(problem: Problem | Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The solution and the equation of a call: of a problem, or of an optimality function at a solution."""
+    if isinstance(problem, Problem):
+        return problem.formulate(*args, **kwargs)
+    return args[0], Root((lambda z: problem(z, *args[1:], **kwargs),))
+
 
 def _chain(products: tuple[Product, ...], v: Any) -> Any:
     for product in products:
