@@ -98,6 +98,25 @@ class Treatment(abc.ABC):
         return jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), record)
 
 
+class Scout(Treatment):
+    """Only asks where the kinks are that another treatment wants."""
+
+    def __init__(self, treatment: Treatment) -> None:
+        self.treatment, self.records = treatment, treatment.records
+
+    def wants(self, name: str, is_ordering: bool) -> bool:
+        """As the treatment it scouts for."""
+        return self.treatment.wants(name, is_ordering)
+
+    def switch(self, kink: Switch, feed: Any) -> tuple[Any, Any]:
+        """The value."""
+        return kink.value, None
+
+    def ordering(self, kink: Ordering, feed: Any) -> tuple[Any, Any]:
+        """The value."""
+        return kink.value, None
+
+
 @dataclasses.dataclass(frozen=True)
 class Site:
     """Where a kink was met: its operation, source line, the shape of its entries, loops around it first.

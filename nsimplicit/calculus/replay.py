@@ -22,31 +22,24 @@ import jax.numpy as jnp
 from jax._src import source_info_util
 
 from nsimplicit.calculus import recognise
-from nsimplicit.calculus.kink import NEGATED, Cell, Comparison, Opaque, Ordering, Site, Switch, Treatment, pack, unpack
+from nsimplicit.calculus.kink import (
+    NEGATED,
+    Cell,
+    Comparison,
+    Opaque,
+    Ordering,
+    Scout,
+    Site,
+    Switch,
+    Treatment,
+    pack,
+    unpack,
+)
 from nsimplicit.calculus.liveness import MOVES, is_float, opened, outputs, wanted
 from nsimplicit.calculus.nested import HIGHER
 from nsimplicit.calculus.program import trace
 
 PACKAGE = __file__.removesuffix("calculus/replay.py")
-
-
-class Scout(Treatment):
-    """Only asks where kinks are."""
-
-    def __init__(self, treatment: Treatment) -> None:
-        self.wants, self.records = treatment.wants, treatment.records  # pyright: ignore[reportAttributeAccessIssue]
-
-    def wants(self, name: str, is_ordering: bool) -> bool:
-        """As the treatment it scouts for."""
-        raise NotImplementedError
-
-    def switch(self, kink: Switch, feed: Any) -> tuple[Any, Any]:
-        """The value."""
-        return kink.value, None
-
-    def ordering(self, kink: Ordering, feed: Any) -> tuple[Any, Any]:
-        """The value."""
-        return kink.value, None
 
 
 class Replay:
