@@ -19,7 +19,8 @@ import numpy as np
 from jax import lax
 
 from nsimplicit._errors import InputError, message
-from nsimplicit.calculus.kink import Cell, Ordering, Switch, Treatment
+from nsimplicit.calculus.cell import Cell
+from nsimplicit.calculus.kink import Ordering, Switch, Treatment
 from nsimplicit.calculus.program import Program
 from nsimplicit.calculus.replay import Replay
 from nsimplicit.selections import Along

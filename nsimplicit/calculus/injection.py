@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit.calculus.along import is_near
+from nsimplicit.calculus.cell import Cell
 from nsimplicit.calculus.expand import expand
-from nsimplicit.calculus.kink import Cell, Ordering, Switch, Treatment
+from nsimplicit.calculus.kink import Ordering, Switch, Treatment
 from nsimplicit.calculus.liveness import is_float
 from nsimplicit.calculus.program import Program
 from nsimplicit.calculus.replay import Replay

@@ -15,7 +15,8 @@ import jax
 from jax import lax
 
 from nsimplicit.calculus import recognise
-from nsimplicit.calculus.kink import Cell, Treatment, pack, unpack
+from nsimplicit.calculus.cell import Cell, pack, unpack
+from nsimplicit.calculus.kink import Treatment
 from nsimplicit.calculus.liveness import carried, is_float, loop_sizes, opened
 from nsimplicit.calculus.program import Program, trace
 

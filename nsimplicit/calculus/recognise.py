@@ -16,7 +16,8 @@ import numpy as np
 from jax import lax
 
 from nsimplicit import primitives
-from nsimplicit.calculus.kink import Comparison, Ordering, Switch
+from nsimplicit.calculus.cell import Comparison
+from nsimplicit.calculus.kink import Ordering, Switch
 
 # Piecewise linear operations: a custom rule around these alone is a kink, around anything else a smooth function.
 PIECEWISE = frozenset("max min abs select_n gt ge lt le".split())

@@ -22,19 +22,8 @@ import jax.numpy as jnp
 from jax._src import source_info_util
 
 from nsimplicit.calculus import recognise
-from nsimplicit.calculus.kink import (
-    NEGATED,
-    Cell,
-    Comparison,
-    Opaque,
-    Ordering,
-    Scout,
-    Site,
-    Switch,
-    Treatment,
-    pack,
-    unpack,
-)
+from nsimplicit.calculus.cell import NEGATED, Cell, Comparison, pack, unpack
+from nsimplicit.calculus.kink import Opaque, Ordering, Scout, Site, Switch, Treatment
 from nsimplicit.calculus.liveness import MOVES, is_float, opened, outputs, wanted
 from nsimplicit.calculus.nested import HIGHER
 from nsimplicit.calculus.program import trace

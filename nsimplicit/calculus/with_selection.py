@@ -13,7 +13,8 @@ import numpy as np
 from nsimplicit import selections
 from nsimplicit._errors import InputError, message
 from nsimplicit.calculus.along import Entered, Pass, decide, is_near
-from nsimplicit.calculus.kink import Cell, Ordering, Switch, Treatment
+from nsimplicit.calculus.cell import Cell
+from nsimplicit.calculus.kink import Ordering, Switch, Treatment
 from nsimplicit.calculus.liveness import is_float
 from nsimplicit.calculus.program import trace
 from nsimplicit.calculus.replay import Replay
