@@ -1,6 +1,7 @@
 """Cheap tests, the decision made of them, witnesses, and lower bounds on smallest singular values."""
 
 import time
+from fractions import Fraction
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from nsimplicit.certificates import (
     smallest_singular_value,
     witness,
 )
-from nsimplicit.certificates.cheap_tests import CERTIFICATES, REFUTATIONS, determinant_sign
+from nsimplicit.certificates.cheap_tests import CERTIFICATES, REFUTATIONS, determinant_sign, kink_matrix
 from nsimplicit.certificates.decision import CHOLESKY, MINORS
 from tests.test_p_matrix import exact_minors, exact_sign, nearly_singular, symmetric
 
@@ -88,6 +89,32 @@ def test_no_false_certificate_at_the_edge(name):
             assert exact_minor(low * q, range(k)) == 1
             closest.append(1 - low * np.linalg.eigvalsh(q)[-1])
     assert -EPS < min(closest) and max(closest) < 1e-12
+
+
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_certificates_hold_for_the_worst_error(name):
+    """For Q >= 0 it is the one that adds to every entry."""
+    rng = np.random.default_rng(11)
+    for k in (1, 2, 4):
+        q = rng.random((k, k))
+        q, error = (q + q.T) / np.linalg.eigvalsh(q + q.T)[-1], 0.01 * rng.random((k, 1)) * np.ones((k, k))
+        for t in np.linspace(0.9, 1.0, 50):
+            if CERTIFICATES[name](t * q, error) > 0:
+                assert np.max(np.linalg.eigvals(t * q + error).real) < 1
+        assert CERTIFICATES[name](0.9 * q, error) > 0
+
+
+def test_the_rounding_of_one_minus_q_is_known():
+    for q in (1e-17, 0.3, 0.1 + 2**-55, -1e17 / 3, 1 - 2**-53, 1.0, 0.5, 1e-320):
+        matrix, bound = kink_matrix(np.array([[q]]))
+        lost = abs(1 - Fraction(q) - Fraction(matrix[0, 0]))
+        assert lost <= Fraction(bound[0, 0]) <= lost * (1 + Fraction(1, 10**9))
+
+
+def test_minors_decide_what_is_too_close_for_cholesky():
+    q = np.array([[0.0, 1 - 4e-15], [1 - 4e-15, 0.0]])
+    decision = decide(q)
+    assert (decision.code, decision.method) == (1, MINORS) and decide(q, max_kinks=1).code == 0
 
 
 @pytest.mark.parametrize("name", REFUTATIONS)
@@ -286,6 +313,12 @@ def test_beyond_eight_kinks_it_is_a_bound():
         labels.append(label)
         assert 0 < bound <= exact if label == "lower bound" else np.isnan(bound)
     assert set(labels) == {"lower bound", "no bound"}
+    for n, k, size in [(1, 1, 0.8), (2, 2, 0.5), (3, 3, 0.3)] * 15:
+        form = random_form(rng, n, k, size)
+        bound, label = smallest_singular_value(form, max_kinks=0)
+        assert label == "no bound" or bound <= smallest_singular_value(form)[0]
+    close, one, zero = np.full((1, 1), -0.9), np.ones((1, 1)), np.zeros((1, 1))
+    np.testing.assert_allclose(smallest_singular_value(normal_form(one, one, close, zero), max_kinks=0)[0], 0.1)
     assert smallest_singular_value(normal_form(np.zeros((2, 2)), k=9)) == (0.0, "exact")
     assert smallest_singular_value(normal_form(np.full((2, 2), np.nan), k=1))[1] == "no bound"
 
@@ -326,4 +359,5 @@ def test_monotone_bound_is_below_every_selection(given):
         assert 0 < bound <= np.min(least)
         best = max(best, bound / np.min(least))
     assert best > 0.1
+    np.testing.assert_allclose(monotone_bound(0.5 * np.eye(2)), 1 / 3, rtol=1e-12)
     assert monotone_bound(2 * np.eye(2)) == monotone_bound(np.full((2, 2), np.nan)) == 0

@@ -333,10 +333,17 @@ def test_what_cannot_be_symmetrised_is_said_so(name):
 
 
 def test_noise_between_parts_does_not_decide_the_scaling():
-    q = np.eye(4) - symmetric(np.random.default_rng(3), 4, 1)
-    q[:2, 2:], q[2:, :2] = 1e-19, 1e-18
+    rng = np.random.default_rng(3)
+    q = np.eye(4) - symmetric(rng, 4, 1)
+    q[:2, 2:], q[2:, :2] = 1e-18 * rng.random((2, 2, 2))
     found = symmetrised(q, 1e-16)
     np.testing.assert_allclose(found, np.eye(4) - q, atol=1e-15)
+
+
+def test_symmetry_is_asked_for_up_to_the_error():
+    q = np.eye(4) - symmetric(np.random.default_rng(4), 4, 1)
+    q[0, 1] += 1e-6
+    assert symmetrised(q) is None and symmetrised(q, 1e-6) is not None
 
 
 def test_symmetrised_without_kinks():

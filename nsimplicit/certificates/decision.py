@@ -180,7 +180,7 @@ def witness(subset: Any, q: Any, tolerance: float) -> np.ndarray | None:
         middle = (low + high) // 2
         low, high = (middle, high) if np.linalg.slogdet(_selected(q, corner(middle)))[0] > 0 else (low, middle)
     i, start = members[low], corner(low)
-    candidates = [corner(len(members)), corner(high), start, *_crossing(q, start, i)]
+    candidates = [corner(high), start, _crossing(q, start, i)]
     least = [np.linalg.svd(_selected(q, s), compute_uv=False)[-1] for s in candidates]
     best = int(np.argmin(least))
     return candidates[best] if least[best] <= tolerance * (1 + np.linalg.norm(q, 2)) else None
@@ -190,26 +190,15 @@ def _selected(q: np.ndarray, s: np.ndarray) -> np.ndarray:
     return np.eye(len(q)) - s[:, None] * q
 
 
-@np.errstate(all="ignore")
-def _crossing(q: np.ndarray, start: np.ndarray, i: int) -> list[np.ndarray]:
-    """Improving guesses of the zero of the determinant when s_i alone moves from 0 to 1.
+def _crossing(q: np.ndarray, start: np.ndarray, i: int) -> np.ndarray:
+    """The zero of the determinant when s_i alone moves away from 0: at 1 / (q_i · x) with (I - S Q) x = e_i.
 
-    It is at 1 / (q_i · x) with (I - S Q) x = e_i, S at s_i = 0; where that system is ill conditioned the
-    smallest singular value, signed by its vectors, is followed by Newton's method.
+    That stays accurate where the system is ill conditioned: x is then large and the zero is close to 0.
     """
-
-    def at(t: float) -> np.ndarray:
-        return np.where(np.arange(len(q)) == i, np.clip(t, 0, 1), start)
-
+    unit = np.eye(len(q))[i]
     try:
-        t = float(1 / (q[i] @ np.linalg.solve(_selected(q, start), np.eye(len(q))[i])))
+        with np.errstate(all="ignore"):
+            t = 1 / (q[i] @ np.linalg.solve(_selected(q, start), unit))
     except np.linalg.LinAlgError:
-        t = 0.0
-    guesses = [at(t if np.isfinite(t) else 0.5)]
-    for _ in range(3):
-        left, values, right = np.linalg.svd(_selected(q, guesses[-1]))
-        slope = left[i, -1] * (q[i] @ right[-1])
-        if slope == 0 or not np.isfinite(slope):
-            break
-        guesses.append(at(float(guesses[-1][i] + values[-1] / slope)))
-    return guesses
+        return start
+    return start + unit * np.clip(t, 0, 1) if np.isfinite(t) else start
