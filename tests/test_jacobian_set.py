@@ -205,7 +205,7 @@ def test_a_vertex_of_a_box_is_singular_where_its_middle_is_not():
 def test_a_singular_selection_between_regular_vertices_is_named():
     form = normal_form(lambda ops, z, x: ops.abs(z) + 0.5 * z - x, 2)  # slopes -1/2 and 3/2
     with pytest.raises(
-        nsi.DerivativeError, match=r"positive at s = \[1.0\], negative at \[0.0\], and zero at s = \[0.25"
+        nsi.DerivativeError, match=r"positive at s = \[1.0\], negative at \[0.0\], and zero at s = \[0.25\]"
     ):
         implicit(form, 1)
     with pytest.raises(nsi.DerivativeError, match="negative"):
@@ -349,6 +349,19 @@ def test_a_kink_that_first_derivatives_do_not_see():
     assert clarke(inert, False).vertices().tolist() == [[[1.0]]]
 
 
+def test_a_kink_seen_from_one_side_only():
+    # Where relu(x) is 0 the second switch stays at 0 too, and its branches part.
+    form = normal_form(lambda ops, x, y: ops.switch(ops.relu(x), y, 0 * y), 2)
+    assert clarke(form, True).label == "Clarke (inner bound)"
+    assert clarke(form, True).vertices().tolist() == [[[0, 1]]]
+
+
+def test_vertices_equal_to_rounding_are_one():
+    # 0.1 + 0.2 - 0.3 is 5e-17.
+    form = normal_form(lambda ops, x: ops.relu(0.1 * x) + ops.relu(0.2 * x) - ops.relu(0.3 * x), 1)
+    assert np.sort(conservative(form).vertices().ravel()) == pytest.approx(np.arange(-3, 4) / 10)
+
+
 def test_kinks_that_never_occur_together_do_not_count():
     # relu(-z) + z - relu(z) is 0: only z + x = 0 remains, and the program's own set is singular.
     form = normal_form(lambda ops, z, x: z + 1.5 * (ops.relu(-z) + z - ops.relu(z)) + x, 2)
@@ -368,6 +381,11 @@ def test_solution_passes_through_fewer_branches_than_there_are(num_parameters):
     found = implicit_clarke(form, 2, True)
     assert sorted(found.vertices()[:, 1, 0]) == [-2, 2]
     assert sorted(implicit(form, 2).vertices()[:, 1, 0]) == [-2, 0, 2]
+
+
+def test_excess_is_one_sided():
+    assert excess([[0.0], [5.0]], [[1.0], [2.0]]) == pytest.approx(3)
+    assert excess([[1.0], [2.0]], [[0.0], [5.0]]) == pytest.approx(0, abs=1e-12)
 
 
 def test_compass_difference_is_a_clarke_element():

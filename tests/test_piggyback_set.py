@@ -27,10 +27,15 @@ def equation(program, num_state):
     return residual
 
 
-def contraction(seed, size=0.25):
-    """A random map of two states and one parameter, with two kinks, one acting on the other."""
+def contraction(seed, size=0.25, stretch=1.0):
+    """A random map of two states, the second scaled, and a parameter; of its two kinks one acts on the other."""
     raw = random_program(seed, 3, 2, (1, 1))
-    return lambda ops, *inputs: [size * t for t in raw(ops, *inputs)]
+
+    def T(ops, x, y, theta):
+        out = raw(ops, x, y / stretch, theta)
+        return [size * out[0], size * stretch * out[1]]
+
+    return T
 
 
 def test_strictly_larger_than_the_implicit_set():
@@ -68,10 +73,12 @@ def test_interval_of_a_scalar_map(slopes, b):
         assert found == pytest.approx(sorted((b / (1 - low), b / (1 - high))), abs=1e-7)
 
 
+@pytest.mark.parametrize("stretch", [1.0, 8.0], ids="stretched by {:g}".format)
 @pytest.mark.parametrize("seed", range(6))
-def test_bounds_are_those_of_long_products(seed, key):
-    form = normal_form(contraction(seed), 3)
+def test_bounds_are_those_of_long_products(seed, stretch, key):
+    form = normal_form(contraction(seed, stretch=stretch), 3)
     found = attractor(form, 2)
+    assert 6 % found.steps == 0
     A, B = conservative(form).vertices()[..., :2], conservative(form).vertices()[..., 2:]
     points = np.zeros((1, 2, 1))
     for _ in range(6):  # all products of six vertices
@@ -87,6 +94,15 @@ def test_bounds_are_those_of_long_products(seed, key):
         seen = np.tensordot(samples, direction, 2)
         assert low <= seen.min() and seen.max() <= high
         assert seen.max() - seen.min() > 0.1 * (high - low)
+
+
+@pytest.mark.parametrize("seed", [10, 11])
+def test_the_search_starts_from_a_ball_around_the_set(seed, key):
+    # These maps expand the distance to the centre before two steps of them contract it.
+    found = attractor(normal_form(contraction(seed, stretch=0.1), 3), 2)
+    centre, radius = found._ball
+    assert np.linalg.norm(found.sample(key, 500) - centre, axis=(1, 2)).max() <= radius
+    assert found.steps == 2
 
 
 @pytest.mark.parametrize("seed", range(3))
