@@ -1,15 +1,16 @@
 """Nonsmooth implicit differentiation for JAX.
 
 Derivatives of solutions that are right where the equation is smooth, *named* where it has a kink,
-and *guarded* where the implicit function theorem does not apply. Four places to start:
+and *guarded* where the implicit function theorem does not apply. Five places to start:
 
     nsi.relu, nsi.max, nsi.norm ...    JAX's functions, with the derivative you choose at a kink
     nsi.custom_root(F)(solver)         the derivative of F's root for a solver you have
     nsi.fixed_point(T, z0, ...)        solve and differentiate: splitting × solver × derivative
+    nsi.certify(problem)(...)          whether the implicit function theorem applies, every selection
     nsi.diagnose(problem)(...)         one screen on whether a derivative can be trusted
 """
 
-from nsimplicit import derivatives, linear_solvers, prox, selections, solvers, splittings
+from nsimplicit import calculus, derivatives, linear_solvers, prox, selections, solvers, splittings
 from nsimplicit._errors import DerivativeError, InputError, NsimplicitError
 from nsimplicit._version import __version__
 from nsimplicit.calculus.kinks import KinkReport, kinks
@@ -58,6 +59,7 @@ __all__ = [
     "Report",
     "Solution",
     "__version__",
+    "calculus",
     "certify",
     "clip",
     "compare",

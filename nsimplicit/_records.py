@@ -1,8 +1,14 @@
-"""Frozen dataclasses, of two kinds: data, which JAX sees through, and configuration, which it does not."""
+"""Frozen dataclasses: data, which JAX sees through; configuration, compared by value; records, which hold anything.
+
+A plain ``dataclass(frozen=True)`` writes and compiles up to six methods for each class when the package is
+imported. There are about ninety classes: these share their methods, and get an ``__init__`` on first use.
+"""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import inspect
 from collections.abc import Iterable
 from typing import Any, TypeVar, dataclass_transform
 
@@ -19,8 +25,7 @@ def data(cls: type[T]) -> type[T]:
     ``__post_init__`` sees what a user passed. It does not run when JAX rebuilds an object: a
     cotangent, a batch or a tree of axes has the same structure, and no sign or shape to check.
     """
-    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
-    _share(cls, __repr__=_repr)
+    cls = record(cls)
     fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
     leaves = tuple(f.name for f in fields if not f.metadata.get("static"))
     statics = tuple(f.name for f in fields if f.metadata.get("static"))
@@ -46,20 +51,56 @@ def data(cls: type[T]) -> type[T]:
 
 @dataclass_transform(frozen_default=True)
 def config(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass compared by its fields: the configuration of a computation.
+    """Make a class a frozen dataclass compared by its fields: the configuration of a computation."""
+    return _share(record(cls), __eq__=_eq, __hash__=_hash)
 
-    A plain ``dataclass(frozen=True)`` would do, but compiles six methods for each of forty classes
-    when the package is imported; these share three of them.
-    """
-    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
-    _share(cls, __repr__=_repr, __eq__=_eq, __hash__=_hash)
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def record(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass compared by identity, which JAX does not see through."""
+    cls = dataclasses.dataclass(init=False, eq=False, repr=False)(cls)
+    _share(cls, __init__=_first_init, __repr__=_repr, __setattr__=_refuse, __delattr__=_refuse)
+    return _share(cls, __signature__=_Signature())
+
+
+def static(default: Any = dataclasses.MISSING, *, kw_only: bool = True) -> Any:
+    """A field of :func:`data` classes that is configuration, not a leaf; it must be hashable."""
+    return dataclasses.field(default=default, kw_only=kw_only, metadata={"static": True})
+
+
+def _share(cls: type[T], **members: Any) -> type[T]:
+    for name, member in members.items():
+        if name not in cls.__dict__ or (name == "__hash__" and cls.__hash__ is None):
+            setattr(cls, name, member)
     return cls
 
 
-def _share(cls: type, **methods: Any) -> None:
-    for name, method in methods.items():
-        if name not in cls.__dict__:
-            setattr(cls, name, method)
+def _first_init(self: Any, *args: Any, **kwargs: Any) -> None:
+    _make_init(type(self))
+    self.__init__(*args, **kwargs)
+
+
+def _make_init(cls: type) -> None:
+    """Give a class the ``__init__`` that dataclasses writes for its fields."""
+    fields = [(f.name, f.type, copy.copy(f)) for f in dataclasses.fields(cls)]  # pyright: ignore[reportArgumentType]
+    namespace = {"__post_init__": None} if hasattr(cls, "__post_init__") else {}
+    made = dataclasses.make_dataclass(cls.__name__, fields, namespace=namespace, frozen=True, eq=False, repr=False)
+    cls.__init__ = made.__init__
+
+
+class _Signature:
+    """What ``inspect.signature`` and ``help`` show, also before the first object is made."""
+
+    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+        if owner.__init__ is _first_init:
+            _make_init(owner)
+        signature = inspect.signature(owner.__init__)
+        parameters = list(signature.parameters.values())[1:]
+        return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+
+
+def _refuse(self: Any, name: str, value: Any = None) -> None:
+    raise dataclasses.FrozenInstanceError(f"cannot change field {name!r}: use dataclasses.replace")
 
 
 def _values(self: Any) -> tuple[Any, ...]:
@@ -77,8 +118,3 @@ def _eq(self: Any, other: Any) -> bool:
 
 def _hash(self: Any) -> int:
     return hash((type(self), _values(self)))
-
-
-def static(default: Any = dataclasses.MISSING, *, kw_only: bool = True) -> Any:
-    """A field of :func:`data` classes that is configuration, not a leaf; it must be hashable."""
-    return dataclasses.field(default=default, kw_only=kw_only, metadata={"static": True})

@@ -12,8 +12,8 @@ from jax.core import Tracer
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._tree import Space, promote
-from nsimplicit.calculus import normal_form
 from nsimplicit.calculus.injection import Kinked, Survey
+from nsimplicit.calculus.normal_form import expand_at
 from nsimplicit.calculus.program import trace
 from nsimplicit.certificates.certificate import Certificate, certificate
 from nsimplicit.certificates.decision import decide, witness
@@ -101,7 +101,7 @@ def certify(
             return certificate(0, flat.size, len(index), "none", reason=blocked, names=names, tolerance=reach)
         if flat.size > DENSE_SIZE:
             return _matrix_free(kinked, flat, index, max_kinks, eps, reach)
-        form = normal_form.expand_at(kinked, flat, index)
+        form = expand_at(kinked, flat, index)
         groups, signs = _same_arguments(kinked, flat, np.array(form.positions, int))
         options: dict[str, Any] = dict(max_kinks=max_kinks, eps=eps, tolerance=reach, groups=groups, signs=signs)
         return judge(form, is_symmetry=lambda kernel: _is_symmetry(kinked, flat, kernel, eps), **options)

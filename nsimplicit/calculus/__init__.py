@@ -1,1 +1,27 @@
-"""Programs as data: re-evaluating a JAX function with chosen treatment of what is in it."""
+"""Programs as data: re-evaluating a JAX function with chosen kinks, and the sets of derivatives it has."""
+
+from nsimplicit.calculus.directional import implicit_direction
+from nsimplicit.calculus.jacobian_set import JacobianSet, excess
+from nsimplicit.calculus.normal_form import NormalForm, normal_form
+from nsimplicit.calculus.piggyback import Attractor
+from nsimplicit.calculus.sets import (
+    clarke_jacobian,
+    conservative_jacobian,
+    directional_derivative,
+    implicit_jacobian,
+    piggyback_jacobian,
+)
+
+__all__ = [
+    "Attractor",
+    "JacobianSet",
+    "NormalForm",
+    "clarke_jacobian",
+    "conservative_jacobian",
+    "directional_derivative",
+    "excess",
+    "implicit_direction",
+    "implicit_jacobian",
+    "normal_form",
+    "piggyback_jacobian",
+]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from nsimplicit._records import record
 
 NEGATED = {"gt": "le", "ge": "lt", "lt": "ge", "le": "gt"}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@record
 class Comparison:
     """Where a boolean array came from: ``left op right`` for real arrays, broadcast alike."""
 
@@ -26,7 +27,7 @@ class Comparison:
         return Comparison(self.left, self.right, NEGATED[self.op])
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@record
 class Cell:
     """A value, whether a derivative flows into it, and, for a boolean, the comparison it came from."""
 

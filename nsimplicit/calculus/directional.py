@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
 from nsimplicit._errors import DerivativeError, InputError, message
+from nsimplicit._records import record
 from nsimplicit.calculus import hull, selected
 from nsimplicit.calculus.normal_form import NormalForm
 
@@ -45,7 +45,7 @@ def direction(form: NormalForm, d: Any) -> np.ndarray:
     return np.asarray(form.base, np.float64) @ d + gain @ y
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@record
 class ImplicitDirection:
     """A directional derivative of a solution map.
 
@@ -153,11 +153,10 @@ def _newton(form: NormalForm, m: int, dtheta: np.ndarray) -> np.ndarray | None:
     s, seen = np.zeros(form.num_kinks), set()
     while len(seen) < MAX_STEPS and s.tobytes() not in seen:
         seen.add(s.tobytes())
-        dz, fits, singular = (x[0] for x in _try(form, s[None], m, dtheta))
+        # Where B(s) is singular the step is one with the identity: it leads to another pattern, which is all it has to.
+        dz, fits, _ = (x[0] for x in _try(form, s[None], m, dtheta))
         if fits:
             return s
-        if singular:
-            return None
         s = (selected.arguments(form, s) @ np.concatenate([dz, dtheta]) > 0).astype(float)
     return None
 

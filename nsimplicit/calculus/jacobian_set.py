@@ -9,7 +9,6 @@ where it has one sign at the corners.
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
 import html
 from typing import Any
@@ -18,11 +17,12 @@ import jax
 import numpy as np
 
 from nsimplicit._errors import InputError, message
+from nsimplicit._records import record
 from nsimplicit.calculus import hull, selected
 from nsimplicit.calculus.normal_form import NormalForm
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@record
 class JacobianSet:
     """A set of matrices (m, n): one for every selection, or the convex hull of a few of them.
 

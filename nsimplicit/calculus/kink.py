@@ -8,11 +8,12 @@ from typing import Any
 
 import jax
 
+from nsimplicit._records import config, record
 from nsimplicit.primitives.ordering import bind as bind_ordering
 from nsimplicit.primitives.switch import bind as bind_switch
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@record
 class Switch:
     """One switch met in a program; the fields are the operands and parameters of ``switch_p``.
 
@@ -41,7 +42,7 @@ class Switch:
         return bind_switch(*operands, name=k.name, explicit=k.explicit, at_nan=k.at_nan)
 
 
-@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+@record
 class Ordering:
     """One sort-like operation met in a program; the fields are those of ``ordering_p``."""
 
@@ -114,7 +115,7 @@ class Scout(Treatment):
         return kink.value, None
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Site:
     """Where a kink was met: its operation, source line, the shape of its entries, loops around it first.
 
@@ -137,7 +138,7 @@ class Site:
         return dataclasses.replace(self, shape=(length, *self.shape), axis=axis)
 
 
-@dataclasses.dataclass(frozen=True)
+@config
 class Opaque:
     """What a replay left as it is, and why; ``has_rule``: its derivative is one it defines itself."""
 

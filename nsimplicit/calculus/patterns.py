@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
+from nsimplicit._records import record
 from nsimplicit.calculus import selected
 from nsimplicit.calculus.normal_form import NormalForm
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@record
 class Realised:
     """The 0-1 selections that occur near the point.
 

@@ -7,7 +7,6 @@ one compact set K with K = {A X + B : [A B] ∈ J, X ∈ K}, if some product of 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 
 from nsimplicit._errors import DerivativeError, InputError, message
+from nsimplicit._records import record
 from nsimplicit.calculus import hull, selected
 from nsimplicit.calculus.jacobian_set import conservative
 from nsimplicit.calculus.normal_form import NormalForm
@@ -23,7 +23,7 @@ MAX_PIECES = 4096  # branches considered at once: of products of A, and of the s
 MAX_STEPS = 12
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@record
 class Attractor:
     """The compact set K of matrices (num_state, p) with K = {A X + B : [A B] ∈ J, X ∈ K}. Made by :func:`attractor`.
 

@@ -8,12 +8,13 @@ the function is not pure. Everything the function closes over (tracers of an out
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 from jax import core, lax
+
+from nsimplicit._records import record
 
 COLLECTIVES = frozenset(
     "psum psum2 psum_invariant pmax pmin all_gather all_gather_invariant all_to_all "
@@ -21,7 +22,7 @@ COLLECTIVES = frozenset(
 )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@record
 class Program:
     """A traced function: its jaxpr, what it closed over, the tree it returns."""
 
