@@ -82,10 +82,10 @@ class JacobianSet:
 
     def sample(self, key: jax.Array, n: int) -> np.ndarray:
         """Random elements (n, m, n_in): uniform selections, or for a Clarke set uniform convex weights."""
+        rng = selected.generator(key)
         if self.patterns is None:
-            return self._elements(np.asarray(jax.random.uniform(key, (n, self.form.num_kinks))))
-        weights = np.asarray(jax.random.dirichlet(key, np.ones(len(self._vertices)), (n,)), np.float64)
-        return np.tensordot(weights / weights.sum(axis=1, keepdims=True), self._vertices, 1)
+            return self._elements(rng.random((n, self.form.num_kinks)))
+        return np.tensordot(rng.dirichlet(np.ones(len(self._vertices)), n), self._vertices, 1)
 
     def contains(self, matrix: Any, tolerance: float | None = None) -> bool:
         """Whether some selection (Clarke: some convex combination) gives this matrix.

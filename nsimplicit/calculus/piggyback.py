@@ -75,7 +75,7 @@ class Attractor:
     def sample(self, key: jax.Array, n: int) -> np.ndarray:
         """Random elements (n, num_state, p): a chaos game, half of its steps at corners of the selections."""
         length = self.steps * int(min(1000, np.ceil(np.log(1e-4) / np.log(max(self.rate, 1e-8)))))
-        rng = np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
+        rng = selected.generator(key)
         X = np.broadcast_to(self._centre, (n, *self._centre.shape))
         for _ in range(length):
             s = rng.random((n, self.form.num_kinks))

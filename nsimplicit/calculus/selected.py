@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,6 +21,11 @@ MAX_KINKS = 16
 def rounding(form: NormalForm) -> float:
     """The relative rounding error of the form's entries."""
     return float(jnp.finfo(form.base.dtype).eps)
+
+
+def generator(key: jax.Array) -> np.random.Generator:
+    """Randomness on the host, from a JAX key: it compiles once, not once for each shape."""
+    return np.random.default_rng(np.asarray(jax.random.bits(key, (4,))))
 
 
 def through(form: NormalForm, s: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -31,6 +31,11 @@ def hermitian_solver(matrix: jax.Array) -> Callable[..., jax.Array]:
     return lambda system, b, *params: linear_solve(system, b, *params, solve=solve, constants=(inverse,), like=b)
 
 
+def _smallest(eigenvalues: jax.Array) -> jax.Array:
+    rounding = len(eigenvalues) * jnp.finfo(eigenvalues.dtype).eps * eigenvalues[-1]
+    return jnp.maximum(eigenvalues[0] - rounding, 0)
+
+
 def _working(*arrays: Any) -> list[jax.Array]:
     """The arrays in one dtype, at least float32: factorisations have no 16-bit version."""
     return [jnp.asarray(x, jnp.result_type(jnp.float32, *map(as_float, arrays))) for x in arrays]
@@ -94,6 +99,14 @@ class Quadratic(Function):
             return extreme(jnp.max, self.P)
         (P,) = _working(self._symmetric())
         return jnp.linalg.eigvalsh(lax.stop_gradient(P))[-1]
+
+    @property
+    def strong_convexity(self) -> jax.Array:
+        """The smallest eigenvalue of P less its rounding error, at least 0; O(n^3) for a matrix."""
+        if jnp.ndim(self.P) < 2:
+            return extreme(jnp.min, self.P)
+        (P,) = _working(self._symmetric())
+        return _smallest(jnp.linalg.eigvalsh(lax.stop_gradient(P)))
 
     def dense(self, n: int) -> jax.Array:
         """P as an (n, n) matrix."""
@@ -195,6 +208,12 @@ class LeastSquares(Function):
         (A,) = _working(lax.stop_gradient(self.A))
         A = A if A.shape[0] < A.shape[1] else A.conj().T
         return jnp.linalg.eigvalsh(matmul(A, A.conj().T))[-1]
+
+    @property
+    def strong_convexity(self) -> Any:
+        """The smallest eigenvalue of A^H A less its rounding error, at least 0; 0 where A is wide."""
+        (A,) = _working(lax.stop_gradient(self.A))
+        return _smallest(jnp.linalg.eigvalsh(matmul(A.conj().T, A))) if A.shape[0] >= A.shape[1] else 0.0
 
     def __call__(self, x: Any) -> jax.Array:
         """The value at x."""

@@ -41,6 +41,15 @@ class DouglasRachford(Splitting):
     step: Any = 1.0
     relaxation: Any = 1.0
 
+    def contraction(self, z: Any) -> float | None:
+        """The factor |1 - r/2| + r·delta/2 for relaxation r, where f knows its L and g is convex."""
+        del z
+        if self.f.lipschitz is None or not self.g.is_convex:
+            return None
+        low, high = (self.step * jnp.asarray(x, float) for x in (self.f.strong_convexity, self.f.lipschitz))
+        delta = jnp.maximum((1 - low) / (1 + low), (high - 1) / (high + 1))
+        return float(jnp.abs(1 - self.relaxation / 2) + self.relaxation / 2 * delta)
+
     def prepare(self, z: Any) -> Prepared:
         """Both resolvents, factored once."""
         del z

@@ -62,6 +62,14 @@ class ForwardBackward(Splitting):
 
         return Prepared(ProxStep((forward, backward)), lambda z: z)
 
+    def contraction(self, z: Any) -> float | None:
+        """The factor max(|1 - step·mu|, |1 - step·L|)/(1 + step·mu_g), where f knows its L and g is convex."""
+        if self.f.lipschitz is None or not self.g.is_convex:
+            return None
+        step = self._step(z)
+        ends = (abs(1 - step * jnp.asarray(bound)) for bound in (self.f.strong_convexity, self.f.lipschitz))
+        return float(jnp.maximum(*ends) / (1 + step * jnp.asarray(self.g.strong_convexity)))
+
     def _step(self, z: Any) -> Any:
         if self.step is not None:
             return self.step
