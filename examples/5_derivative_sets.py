@@ -11,10 +11,8 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
+import nsimplicit as nsi
 from nsimplicit.calculus.clarke import implicit_clarke
-from nsimplicit.calculus.jacobian_set import conservative, excess, implicit
-from nsimplicit.calculus.normal_form import normal_form
-from nsimplicit.calculus.piggyback import attractor
 
 jax.config.update("jax_enable_x64", True)
 zero, key = jnp.zeros(2), jax.random.key(0)
@@ -25,19 +23,24 @@ def clarke_map(z):
     return jnp.array([jnp.abs(z[0]) + z[1], 2 * z[0] + jnp.abs(z[1])])
 
 
+def equation(z, theta):
+    """Its inverse: z for which the map gives θ."""
+    return clarke_map(z) - theta
+
+
 def T(z, theta):
     """A contraction of the plane, linear where z[0] > 0 and where z[0] < 0; its fixed point for θ = 0 is 0."""
     turn = jnp.array([[0.55, -0.45], [0.45, 0.55]])
     return turn @ z - jnp.array([0.9, 0.35]) * jax.nn.relu(z[0]) + jnp.array([1.0, 0.3]) * theta
 
 
-forward = conservative(normal_form(clarke_map)(zero))
-inverses = implicit(normal_form(lambda z, theta: clarke_map(z) - theta)(zero, zero), 2)
-of_inverse = implicit_clarke(normal_form(lambda z, theta: clarke_map(z) - theta)(zero, zero), 2, piecewise_linear=True)
+forward = nsi.calculus.conservative_jacobian(clarke_map)(zero)
+inverses = nsi.calculus.implicit_jacobian(equation)(zero, zero)
+of_inverse = implicit_clarke(nsi.calculus.normal_form(equation)(zero, zero), 2, piecewise_linear=True)
 print(forward, "", of_inverse, sep="\n")
 
-carried = attractor(normal_form(T)(zero, 0.0), 2)
-settled = implicit(normal_form(lambda z, theta: T(z, theta) - z)(zero, 0.0), 2)
+carried = nsi.calculus.piggyback_jacobian(T)(zero, 0.0)
+settled = nsi.calculus.implicit_jacobian(lambda z, theta: T(z, theta) - z)(zero, 0.0)
 print("", carried, sep="\n")
 
 # Jacobians have four entries: shown are two of them. `bounds` in every direction gives the outline of a set.
@@ -70,4 +73,5 @@ figure.savefig(folder / "derivative_sets.png", dpi=125)
 witness = inverses.vertices().mean(axis=0)
 assert of_inverse.contains(witness) and not forward.contains(np.linalg.inv(witness))
 assert (forward.dimension(), of_inverse.dimension()) == (2, 3)
-assert excess(settled, carried.sample(key, 2000)) < 0.02 and excess(carried.sample(key, 2000), settled) > 0.1
+assert nsi.calculus.excess(settled, carried.sample(key, 2000)) < 0.02
+assert nsi.calculus.excess(carried.sample(key, 2000), settled) > 0.1
