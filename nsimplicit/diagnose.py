@@ -13,7 +13,8 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit._tree import Space, promote
 from nsimplicit.implicit.equation import Equation, Problem, formulate
-from nsimplicit.implicit.guards import Off, check
+from nsimplicit.implicit.guard import check
+from nsimplicit.implicit.guards import Off
 from nsimplicit.implicit.rule import trace_equation
 from nsimplicit.linear_solvers.auto import DENSE_SIZE, choose
 from nsimplicit.linear_solvers.dense import materialise

@@ -8,68 +8,25 @@ A guard looks at a linear solve M x = b and says in which lanes its answer is no
     "least_squares"  the minimum-norm least-squares solution
     "ignore"         the answer as it is
     "raise", "warn"  nan, and a host callback that raises or warns; not exportable
-
-A zero right-hand side has the exact answer zero and passes: a lane that is masked out of the loss
-never hurts. The matrix may depend on traced values; it must not be touched by the JVP rule itself,
-which has to stay linear, so guards act inside the solve and transposed-solve callbacks.
 """
 
 from __future__ import annotations
 
-import abc
 import dataclasses
-import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from nsimplicit._errors import DerivativeError, InputError, message
+from nsimplicit._errors import InputError, message
 from nsimplicit._records import config
-from nsimplicit._tree import subtract
-from nsimplicit.linear_solvers.lsqr import lsqr
-from nsimplicit.linear_solvers.operator import LinearSolution, Operator, Vector, coarsest_eps, quotient
+from nsimplicit.implicit.guard import Evidence, Guard
+from nsimplicit.implicit.kink_system import verdict
+from nsimplicit.implicit.traced import Traced
+from nsimplicit.linear_solvers.auto import DENSE_SIZE
+from nsimplicit.linear_solvers.operator import LinearSolver, Vector, coarsest_eps
 
-__all__ = ["Conditioned", "Guard", "Off", "Solved"]
-
-ON_FAILURE = ("nan", "drop", "least_squares", "ignore", "raise", "warn")
-
-
-@config
-class Evidence:
-    """What a guard judges by; one entry per lane.
-
-    Args:
-        backward_error: ‖r‖ / (‖M‖‖x‖ + ‖b‖).
-        condition: estimate of the condition number from below, nan if unknown.
-        eps: unit roundoff of the dtype the products were evaluated in.
-    """
-
-    backward_error: jax.Array
-    condition: jax.Array
-    eps: float
-
-
-class Guard(abc.ABC):
-    """A test on a linear solve and what to do where it fails."""
-
-    on_failure: str
-
-    def __post_init__(self) -> None:
-        """Refuse an ``on_failure`` that is not one of the list."""
-        if self.on_failure not in ON_FAILURE:
-            raise InputError(
-                message(
-                    f"guards.{type(self).__name__}(on_failure={self.on_failure!r})",
-                    f"{self.on_failure!r} is not one of {', '.join(ON_FAILURE)}.",
-                    "It says what a lane gets whose derivative failed its check.",
-                    "on_failure='nan'",
-                )
-            )
-
-    @abc.abstractmethod
-    def failed(self, evidence: Evidence) -> jax.Array:
-        """True in the lanes whose answer is not to be trusted."""
+__all__ = ["AllSelections", "Conditioned", "Guard", "Off", "Solved"]
 
 
 @config
@@ -127,63 +84,78 @@ class Conditioned(Guard):
         return _unsolved(evidence, self.rtol) | ~(evidence.condition <= limit)
 
 
+@config
+class AllSelections(Guard):
+    """The theorem's hypothesis itself: every selection of the active kinks gives an invertible system.
+
+    A derivative taken with one selection can look sound where another selection is singular: ``clip``
+    at a tie, where JAX takes one half. The test is that of :func:`nsimplicit.certify`, made of JAX
+    operations: under jit, vmap and scan, for each lane.
+
+    Args:
+        max_kinks: the nearest so many kinks are looked at; default 8 up to 512 unknowns, else 4.
+            Where more are active the lane is undecided.
+        on_undecided: ``"pass"`` lets an undecided lane through, ``"fail"`` does not.
+        tolerance: a kink is active where its operands differ by at most this times the largest
+            operand, dimensionless; default the square root of the dtype's eps.
+        rtol: as in :class:`Solved`, which is checked as well.
+        on_failure: one of ``nan drop least_squares ignore raise warn``.
+
+    Cost:
+        As many tangent solves as kinks; up to 512 unknowns one factorisation.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nsimplicit as nsi
+        >>> def slope(guard):
+        ...     T = lambda z, t: jnp.clip(z + t, 0.0, 1.0)  # where t = 0, every z between 0 and 1 is a solution
+        ...     derivative = nsi.derivatives.Implicit(guard=guard)
+        ...     return float(jax.grad(lambda t: nsi.fixed_point(T, 1.0, t, derivative=derivative).value)(0.0))
+        >>> slope(nsi.guards.Solved()), slope(nsi.guards.AllSelections())
+        (1.0, nan)
+    """
+
+    max_kinks: int | None = None
+    on_undecided: str = "pass"
+    tolerance: float | None = None
+    rtol: float | None = None
+    on_failure: str = "nan"
+
+    def __post_init__(self) -> None:
+        """Refuse words that are not one of the lists."""
+        super().__post_init__()
+        if self.on_undecided not in ("pass", "fail"):
+            raise InputError(
+                message(
+                    f"guards.AllSelections(on_undecided={self.on_undecided!r})",
+                    f"{self.on_undecided!r} is not one of pass, fail.",
+                    "It says what a lane gets where the test could not decide.",
+                    "on_undecided='pass'",
+                )
+            )
+
+    def inspect(self, traced: Traced, consts: Any, z: Vector, solver: LinearSolver) -> tuple[Any, Any]:
+        """The code of the certificate at z, and how many kinks are active."""
+        if traced.space.batch_axis is not None or traced.space.axis_name:
+            raise InputError(
+                message(
+                    "guards.AllSelections()",
+                    f"the solve has batch_axis={traced.space.batch_axis}, axis_name={traced.space.axis_name}.",
+                    "The kinks of one lane cannot be told from those of another, or are on several devices.",
+                    "jax.vmap over the lanes, without batch_axis",
+                    "guards.Solved(), and nsi.certify for one lane",
+                )
+            )
+        size = sum(x.size for x in jax.tree.leaves(z))
+        most = (8 if size <= DENSE_SIZE else 4) if self.max_kinks is None else self.max_kinks
+        near = coarsest_eps(z) ** 0.5 if self.tolerance is None else self.tolerance
+        return verdict(traced, consts, z, solver, most, near)
+
+    def failed(self, evidence: Evidence) -> jax.Array:
+        """Unsolved, singular for some selection, or undecided if that is to fail."""
+        least = 0 if self.on_undecided == "pass" else 1
+        return _unsolved(evidence, self.rtol) | (evidence.condition * evidence.eps > 0.1) | (evidence.code < least)
+
+
 def _unsolved(evidence: Evidence, rtol: float | None) -> jax.Array:
     limit = 10 * evidence.eps**0.75 if rtol is None else rtol
     return ~(evidence.backward_error <= limit)  # nan fails
-
-
-@config
-class Checked:
-    """A guarded answer and what was found; one entry per lane."""
-
-    value: Vector
-    failed: jax.Array
-    solved: jax.Array
-    evidence: Evidence
-
-
-def check(guard: Guard, operator: Operator, b: Vector, solution: LinearSolution) -> Checked:
-    """Apply the guard to a solve: ``value`` is what the derivative will use."""
-    space, x = operator.space, solution.value
-    product = operator.matvec(x)
-    size, scale = space.norm(x), space.norm(b)
-    norm = jnp.maximum(solution.norm, quotient(space.norm(product), size))
-    error = quotient(space.norm(subtract(b, product)), norm * size + scale)
-    evidence = Evidence(error, solution.condition, coarsest_eps(b))
-    trivial = scale == 0
-    failed = guard.failed(evidence) & ~trivial
-    x = space.where(trivial, jax.tree.map(jnp.zeros_like, x), x)
-    return Checked(_handle(guard, operator, b, x, failed), failed, ~trivial, evidence)
-
-
-def _handle(guard: Guard, operator: Operator, b: Vector, x: Vector, failed: jax.Array) -> Vector:
-    space, policy = operator.space, guard.on_failure
-    if policy == "ignore":
-        return x
-    if policy == "drop":
-        return space.where(failed, jax.tree.map(jnp.zeros_like, x), x)
-    if policy == "least_squares":
-        transpose = jax.linear_transpose(operator.matvec, b)
-
-        def fallback() -> Vector:
-            return lsqr(operator.matvec, lambda v: transpose(v)[0], space, b)
-
-        return space.where(failed, lax.cond(jnp.any(failed), fallback, lambda: x), x)
-    if policy in ("raise", "warn"):
-        jax.debug.callback(_complain, jnp.any(failed), kind=policy)
-    return space.where(failed, jax.tree.map(lambda v: jnp.full_like(v, jnp.nan), x), x)
-
-
-def _complain(failed: jax.Array, kind: str) -> None:
-    if not failed:
-        return
-    text = message(
-        f"guards(on_failure={kind!r})",
-        "the tangent system of an implicit derivative failed its guard.",
-        "It is singular or too ill conditioned: the implicit function theorem gives no derivative here.",
-        "nsi.diagnose(problem)(...)",
-        "pass tap=nsi.tap() to learn the residual and the lane",
-    )
-    if kind == "raise":
-        raise DerivativeError(text)
-    warnings.warn(text, RuntimeWarning, stacklevel=2)

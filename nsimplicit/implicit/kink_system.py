@@ -21,7 +21,10 @@ from nsimplicit._records import data
 from nsimplicit._tree import Space, subtract
 from nsimplicit.calculus.injection import Kinked, Survey
 from nsimplicit.calculus.program import trace
+from nsimplicit.certificates.p_matrix import p_test
 from nsimplicit.implicit.traced import Traced
+from nsimplicit.linear_solvers.auto import DENSE_SIZE
+from nsimplicit.linear_solvers.dense import factor, materialise
 from nsimplicit.linear_solvers.operator import General, LinearSolver, Operator, quotient
 
 NO_SWITCH = frozenset({"norm"})
@@ -33,28 +36,25 @@ class KinkSystem:
     """The active kinks of an equation at its solution.
 
     Args:
-        q: array (k, k); rows and columns of kinks that are not active are zero.
+        q: array (k, k).
         error: bound on the error of q, entry by entry.
-        active: bool array (k,).
-        clear: bool, nothing is in the way of a verdict: no active jump, no block of more than six ties,
-            no kink that is not a switch, no more than k active kinks.
         solved: bool, M0 was invertible as far as its solves tell.
+        singular: bool, M0 is singular to rounding; known only where it was factored.
     """
 
     q: jax.Array
     error: jax.Array
-    active: jax.Array
-    clear: jax.Array
     solved: jax.Array
+    singular: jax.Array
 
 
-def lay_out(traced: Traced, z: Any, tolerance: float) -> Kinked:
+def lay_out(traced: Traced, consts: Any, z: Any, tolerance: float) -> Kinked:
     """The kinks of an equation's residual as a function of the leaves of ``z``; no user code runs again."""
     leaves, treedef = jax.tree.flatten(z)
 
     def residual(*leaves: Any) -> Any:
         z = treedef.unflatten(leaves)
-        return jax.tree.leaves(traced.equation.residual(z, traced.end(traced.consts, z)))
+        return jax.tree.leaves(traced.equation.residual(z, traced.end(consts, z)))
 
     return Kinked(trace(residual, *leaves), tolerance=tolerance, live_consts=False)
 
@@ -97,14 +97,14 @@ def kink_system(
         z: the solution.
         index: int array (k,), positions of kinks.
         active: bool array (k,).
-        solver: solves with M0.
+        solver: solves with M0, beyond the size where M0 is factored.
         space: the inner product of z.
 
-    Cost: k + 1 solves at most, k + 1 derivatives of the residual.
+    Cost:
+        k solves and k + 1 derivatives of the residual; up to 512 unknowns one factorisation.
     """
     leaves, treedef = jax.tree.flatten(z)
-    dtype = jnp.result_type(*leaves)
-    zero = jnp.zeros(index.shape, dtype)
+    zero = jnp.zeros(index.shape, jnp.result_type(*leaves))
 
     def opened(z: Any, y: jax.Array) -> Any:
         outs, difference, _ = kinked.open(consts, jax.tree.leaves(z), index, active, y)
@@ -113,19 +113,73 @@ def kink_system(
     _, push = jax.linearize(opened, z, zero)
     still = jax.tree.map(jnp.zeros_like, z)
     operator = Operator(lambda v: push(v, zero)[0], General(), space)
+    gain, coupling = jax.vmap(lambda direction: push(still, direction))(jnp.eye(index.size, dtype=zero.dtype))
+    through, condition, singular = _solve_all(operator, gain, solver, still)
+    eps = jnp.finfo(zero.dtype).eps
 
-    def column(direction: jax.Array) -> Any:
-        gain, coupling = push(still, direction)
-        found = solver.solve(operator, gain)
-        into = push(found.value, zero)[1]
-        product = operator.matvec(found.value)
-        size, scale = space.norm(found.value), space.norm(gain)
-        norm = jnp.maximum(found.norm, quotient(space.norm(product), size))
-        error = quotient(space.norm(subtract(gain, product)), norm * size + scale)
-        condition = jnp.where(jnp.isnan(found.condition), 1 / jnp.finfo(dtype).eps ** 0.5, found.condition)
-        bound = jnp.max(jnp.abs(into), initial=0) * condition * (error + 8 * jnp.finfo(dtype).eps)
-        fine = (scale == 0) | ((error <= 10 * jnp.finfo(dtype).eps ** 0.75) & (condition * jnp.finfo(dtype).eps < 0.1))
-        return coupling - into, jnp.full(index.shape, bound), fine
+    def column(gain: Any, through: Any) -> Any:
+        product, into = push(through, zero)
+        error = quotient(space.norm(subtract(gain, product)), space.norm(product) + space.norm(gain))
+        # A relative error of M0^-1 g; the row norms of C are not known, what they gave here is.
+        relative = condition * (error + 8 * eps)
+        fine = (space.norm(gain) == 0) | ((error <= 10 * eps**0.75) & (condition * eps < 0.1))
+        return into, relative * (jnp.max(jnp.abs(into), initial=0) + eps), fine
 
-    columns, bounds, fine = jax.vmap(column)(jnp.eye(index.size, dtype=dtype))
-    return KinkSystem(columns.T, bounds.T, active, jnp.array(True), jnp.all(fine))
+    into, bounds, fine = jax.vmap(column)(gain, through)
+    bound = jnp.broadcast_to(jnp.max(bounds, initial=0), (index.size, index.size))
+    return KinkSystem((coupling - into).T, bound, jnp.all(fine), singular)
+
+
+def _solve_all(operator: Operator, gain: Any, solver: LinearSolver, like: Any) -> tuple[Any, jax.Array, jax.Array]:
+    """M0^-1 applied to each gain, a condition number, whether M0 is known singular: factored once where it is small."""
+    flat, unravel = operator.space.ravel(like)
+    if flat.size > DENSE_SIZE:
+        found = jax.vmap(lambda g: solver.solve(operator, g))(gain)
+        condition = jnp.where(jnp.isnan(found.condition), jnp.finfo(flat.dtype).eps ** -0.5, found.condition)
+        return found.value, jnp.max(condition, initial=1), jnp.array(False)
+    matrix = materialise(operator, like)
+    solve, inverse_norm = factor(matrix)
+    condition = jnp.abs(matrix).sum(-2).max(-1) * inverse_norm
+    through = jax.vmap(lambda g: unravel(solve(operator.space.ravel(g)[0])))(gain)
+    finite = jnp.all(jnp.isfinite(matrix))
+    condition = jnp.where(jnp.isfinite(condition), condition, jnp.inf)
+    return through, condition, finite & (condition * jnp.finfo(matrix.dtype).eps >= 0.1)
+
+
+def verdict(
+    traced: Traced, consts: Any, z: Any, solver: LinearSolver, max_kinks: int, tolerance: float
+) -> tuple[jax.Array, jax.Array]:
+    """The code of a certificate, and the number of active kinks: traceable, no host involved.
+
+    Args:
+        traced: the equation.
+        consts: what its programs close over.
+        z: the solution.
+        solver: for the tangent solves.
+        max_kinks: the nearest so many kinks are looked at; more active ones leave it undecided.
+        tolerance: a kink is active within this, relative to the largest operand.
+
+    Returns:
+        Codes 1 regular, 0 undecided, -1 singular; the count.
+    """
+    consts, z = jax.lax.stop_gradient((consts, z))
+    kinked = lay_out(traced, consts, z, tolerance)
+    one, none = jnp.ones((), jnp.int32), jnp.zeros((), jnp.int32)
+    dark = any(not x.has_rule for x in kinked.opaque)
+    if not kinked.num_kinks:
+        return (none if dark else one), none
+    captured, leaves = kinked.program.consts, jax.tree.leaves(z)
+    survey = kinked.survey(captured, leaves)
+    index, active, more = nearest(survey, max_kinks, tolerance)
+    near = survey.distance <= tolerance * survey.scale
+    blocked = jnp.any(obstacles(kinked, survey, near, tolerance)) | jnp.any(survey.crowd <= tolerance)
+    system = kink_system(kinked, captured, z, index, active, solver, traced.space)
+    both = active[:, None] & active
+    matrix = jnp.eye(index.size, dtype=system.q.dtype) - jnp.where(both, system.q, 0)
+    found = p_test(matrix, jnp.where(both, system.error, 0))
+    # A minor that is zero to rounding is as singular as a computed number can tell.
+    code = jnp.where((found.code == 0) & (found.margin <= 1e3 * jnp.finfo(matrix.dtype).eps), -1, found.code)
+    count = jnp.sum(near).astype(jnp.int32)
+    undecided = blocked | (more > 0) | ~system.solved | dark
+    code = jnp.where(undecided, jnp.where(system.singular & ~blocked, -1, 0), code).astype(jnp.int32)
+    return jnp.where((count == 0) & (not dark), one, code), count

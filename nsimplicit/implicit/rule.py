@@ -35,7 +35,8 @@ from jax.custom_derivatives import SymbolicZero
 from nsimplicit._tree import add, blank_like, cast_like, is_float
 from nsimplicit.calculus.layer import mark_layer
 from nsimplicit.calculus.program import vary, varying
-from nsimplicit.implicit.guards import Checked, Guard, Solved, check
+from nsimplicit.implicit.guard import Checked, Guard, check
+from nsimplicit.implicit.guards import Solved
 from nsimplicit.implicit.tap import Report, record
 from nsimplicit.implicit.traced import Traced as Traced
 from nsimplicit.implicit.traced import trace_equation as trace_equation
@@ -120,9 +121,11 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
         v, extra = system
         return operator.matvec(v), extra
 
+    code, num_kinks = guard.inspect(traced, consts, z, linear_solver)
+
     def run(operator: Operator, b: Vector, guess: Vector | None) -> tuple[Any, Checked]:
         solution = linear_solver.solve(operator, b, guess)
-        return solution, check(guard, operator, b, solution)
+        return solution, check(guard, operator, b, solution, code)
 
     def solve(_, system: tuple[Vector, Any]) -> tuple[Vector, Any]:
         b, extra = system
@@ -143,6 +146,7 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
             residual=jnp.where(checked.solved, checked.evidence.backward_error, 0.0),
             condition=jnp.where(jnp.isnan(solution.condition), 0.0, solution.condition),
             forward_residual=forward,
+            num_kinks=jnp.where(checked.solved, num_kinks, 0),
         )
         # What is passed in next time must be a possible start: a failed solve leaves none.
         start = space.where(checked.failed, blank_like(b), checked.value)

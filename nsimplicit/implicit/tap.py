@@ -37,6 +37,7 @@ class Report:
         residual: backward error of the solve, ‖r‖ / (‖M‖‖x‖ + ‖b‖), dimensionless.
         condition: estimate of the condition number of M, from below; 0 where nothing is known.
         forward_residual: ‖F(z)‖ / (1 + ‖z‖) at the solution, dimensionless.
+        num_kinks: active kinks, where the guard looks at them (``guards.AllSelections``).
         adjoint: the solution of the adjoint system, to be passed in next time; or None.
     """
 
@@ -46,6 +47,7 @@ class Report:
     residual: jax.Array
     condition: jax.Array
     forward_residual: jax.Array
+    num_kinks: jax.Array
     adjoint: Any = None
 
     @property
@@ -91,7 +93,7 @@ def tap(like: Any = None, *, lanes: int | None = None) -> Report:
     """
     zero = jnp.zeros(() if lanes is None else (lanes,), jnp.float32)
     blank = None if like is None else jax.tree.map(jnp.zeros_like, partition(promote(like))[0])
-    return Report(zero, zero, zero, zero, zero, zero, blank)
+    return Report(zero, zero, zero, zero, zero, zero, zero, blank)
 
 
 def _word(numbers: jax.Array) -> str:

@@ -39,7 +39,7 @@ class Dense(LinearSolver):
             )
         flat, unravel = space.ravel(b)
         matrix = materialise(operator, b)
-        solve, inverse_norm = _factor(matrix)
+        solve, inverse_norm = factor(matrix)
         x = unravel(solve(flat))
         residual, _ = space.ravel(subtract(b, operator.matvec(x)))
         x = add(x, unravel(solve(residual)))
@@ -58,7 +58,7 @@ def materialise(operator: Operator, b: Vector) -> jax.Array:
     return jnp.moveaxis(columns, 0, -1)
 
 
-def _factor(matrix: jax.Array):
+def factor(matrix: jax.Array):
     """A solver for vectors ``(..., n)``, and the 1-norm of the inverse (exact up to n = 64)."""
     n = matrix.shape[-1]
     if n <= PLAIN_SIZE:

@@ -14,7 +14,6 @@ from jax import lax
 
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import blank
 
 
 class Function(abc.ABC):
@@ -140,35 +139,6 @@ def modulus(x: jax.Array) -> jax.Array:
 
 # On accelerators a product has 16 bits by default. That is no basis for a derivative.
 matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-
-
-def linear_solve(
-    system: Callable[..., jax.Array],
-    b: jax.Array,
-    *params: jax.Array,
-    solve: Callable[..., jax.Array],
-    constants: tuple[jax.Array, ...],
-    like: jax.Array,
-) -> jax.Array:
-    """v with ``system(v, *params) = b``, as ``solve(b, *constants)``; the system is Hermitian.
-
-    Derivatives of every order, in b and in the parameters, go through ``system``; ``solve`` is never
-    differentiated. Inside ``shard_map`` all arguments are made to vary over the same mesh axes, by
-    adding a zero: ``custom_linear_solve`` wants its functions typed like its right-hand side. What
-    the zero is made of must not be a tangent; ``like`` is a value that varies as b does.
-    """
-    arrays = (*params, *constants)
-    rest: Any = arrays
-    # Only where it is needed: in a loop the zero would make a copy of the matrix for every step.
-    if len({jax.typeof(x).manual_axis_type for x in (like, b, *arrays)}) > 1:
-        zero = functools.reduce(jnp.add, [blank(lax.stop_gradient(x[(0,) * x.ndim].real)) for x in (like, *arrays)])
-        b, *rest = (x + zero.astype(x.dtype) for x in (b, *arrays))
-    live, frozen = rest[: len(params)], rest[len(params) :]
-
-    def transpose_solve(_: Any, b: jax.Array) -> jax.Array:
-        return solve(b.conj(), *frozen).conj()
-
-    return lax.custom_linear_solve(lambda v: system(v, *live), b, lambda _, b: solve(b, *frozen), transpose_solve)
 
 
 def concrete(x: Any) -> np.ndarray | None:

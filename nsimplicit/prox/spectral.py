@@ -11,7 +11,8 @@ from jax import lax
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
-from nsimplicit.prox.base import Function, fit, linear_solve, matmul, real
+from nsimplicit.prox.base import Function, fit, matmul, real
+from nsimplicit.prox.hermitian import linear_solve
 
 
 @data

@@ -25,7 +25,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
 from nsimplicit.implicit.equation import FixedPoint
 from nsimplicit.prox.base import Function
-from nsimplicit.prox.quadratic import hermitian_solver
+from nsimplicit.prox.hermitian import hermitian_solver
 from nsimplicit.splittings.base import Prepared, Splitting
 
 

@@ -46,9 +46,9 @@ class DouglasRachford(Splitting):
         del z
         if self.f.lipschitz is None or not self.g.is_convex:
             return None
-        low, high = (self.step * jnp.asarray(x, float) for x in (self.f.strong_convexity, self.f.lipschitz))
-        delta = jnp.maximum((1 - low) / (1 + low), (high - 1) / (high + 1))
-        return float(jnp.abs(1 - self.relaxation / 2) + self.relaxation / 2 * delta)
+        low, high = (float(self.step * jnp.asarray(x)) for x in (self.f.strong_convexity, self.f.lipschitz))
+        delta, half = max((1 - low) / (1 + low), (high - 1) / (high + 1)), float(self.relaxation) / 2
+        return abs(1 - half) + half * delta
 
     def prepare(self, z: Any) -> Prepared:
         """Both resolvents, factored once."""

@@ -67,8 +67,8 @@ class ForwardBackward(Splitting):
         if self.f.lipschitz is None or not self.g.is_convex:
             return None
         step = self._step(z)
-        ends = (abs(1 - step * jnp.asarray(bound)) for bound in (self.f.strong_convexity, self.f.lipschitz))
-        return float(jnp.maximum(*ends) / (1 + step * jnp.asarray(self.g.strong_convexity)))
+        ends = (abs(float(1 - step * jnp.asarray(bound))) for bound in (self.f.strong_convexity, self.f.lipschitz))
+        return max(ends) / float(1 + step * jnp.asarray(self.g.strong_convexity))
 
     def _step(self, z: Any) -> Any:
         if self.step is not None:
