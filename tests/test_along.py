@@ -1,5 +1,7 @@
 """``Along``: a limiting Jacobian of the function, whatever program computes it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import nsimplicit as nsi
 from .by_hand import CLARKE_INVERSES, clarke_map
 
 BOTH = (1.0, -1.0)
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 # The identities that a selection at each kink by itself breaks: a function of a scalar, its derivatives at 0 along +1
 # and along -1, and the one JAX gives by itself.
@@ -46,7 +49,7 @@ def test_broken_identities(name, row):
         selected = nsi.with_selection(fun, nsi.Along((d,)))
         return jnp.stack([jax.grad(selected)(x), jax.jvp(selected, (x,), (jnp.ones_like(x),))[1]])
 
-    run = jax.jit(jax.vmap(slopes, (0, None)))
+    run = jax.jit(jax.vmap(slopes, (0, None)), compiler_options=QUICK)
     np.testing.assert_allclose(run(jnp.array(BOTH), 0.0), np.transpose([expected, expected]), atol=1e-15)
     near = jnp.array(2.0**-20)  # nothing to decide off the kink
     np.testing.assert_allclose(run(jnp.array(BOTH), near)[:, 0], jax.grad(fun)(near), rtol=1e-14)
@@ -89,43 +92,38 @@ def test_clarkes_map_gives_a_true_matrix_for_any_directions():
         np.testing.assert_allclose(found[i], expected[order.index([int(a), int(b)])], atol=1e-14)
 
 
-def random_network(seed):
-    """Small integers, so that at an integer point many kinks tie exactly; every kind of kink."""
-    rng = np.random.default_rng(seed)
-    weights = [rng.integers(-2, 3, size=(4, 4)).astype(float) for _ in range(3)]
-
-    def fun(x):
-        a = weights[0] @ x
-        b = jnp.concatenate([jax.nn.relu(a[:2]), jnp.abs(a[2:])])
-        c = jnp.sort(weights[1] @ b) + lax.cummax(a)
-        d = jnp.where(c > a, c, a) + jnp.clip(b - 1, 0, 2) - jnp.minimum(c, 1.0)
-        e = weights[2] @ d
-        return jnp.stack([jnp.max(e), lax.top_k(e, 2)[0][1], jnp.median(e[:3]), jax.nn.hard_tanh(e[0]), jnp.min(d)])
-
-    return fun
+def network(weights, x):
+    """Every kind of kink. With small integers for weights, many tie exactly at an integer point."""
+    a = weights[0] @ x
+    b = jnp.concatenate([jax.nn.relu(a[:2]), jnp.abs(a[2:])])
+    c = jnp.sort(weights[1] @ b) + lax.cummax(a)
+    d = jnp.where(c > a, c, a) + jnp.clip(b - 1, 0, 2) - jnp.minimum(c, 1.0)
+    e = weights[2] @ d
+    return jnp.stack([jnp.max(e), lax.top_k(e, 2)[0][1], jnp.median(e[:3]), jax.nn.hard_tanh(e[0]), jnp.min(d)])
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_random_networks_against_differences_and_the_limit_of_jacobians(seed):
-    fun = random_network(seed)
-    rng = np.random.default_rng(100 + seed)
-    points = jnp.asarray(rng.integers(-1, 2, size=(24, 4)), float)
-    first = jnp.asarray(rng.integers(-1, 2, size=(24, 4)), float)  # leaves ties for the second
-    second = jnp.asarray(rng.normal(size=(24, 4)))
+def test_random_networks_against_differences_and_the_limit_of_jacobians():
+    rng = np.random.default_rng(0)
+    count = 200
+    weights = jnp.asarray(rng.integers(-2, 3, size=(count, 3, 4, 4)), float)
+    points = jnp.asarray(rng.integers(-1, 2, size=(count, 4)), float)
+    first = jnp.asarray(rng.integers(-1, 2, size=(count, 4)), float)  # leaves ties for the second
+    second = jnp.asarray(rng.normal(size=(count, 4)))
 
-    def check(x, d, e):
+    def check(weights, x, d, e):
+        fun = functools.partial(network, weights)
         selected = nsi.with_selection(fun, nsi.Along((d,), (e,)))
         out, forward = jax.jvp(selected, (x,), (d,))
         t = 2.0**-16
         limit = jax.jacfwd(fun)(x + t * d + t**2 * e)
-        return out, fun(x), forward, (fun(x + t * d) - fun(x)) / t, jax.jacrev(selected)(x), limit
+        return out, fun(x), forward, (fun(x + t * d) - fun(x)) / t, jax.jacrev(selected)(x), limit, jax.jacrev(fun)(x)
 
-    out, value, forward, difference, jacobian, limit = jax.jit(jax.vmap(check))(points, first, second)
-    np.testing.assert_allclose(out, value, rtol=4e-16, atol=4e-16)
+    found = jax.jit(jax.vmap(check), compiler_options=QUICK)(weights, points, first, second)
+    out, value, forward, difference, jacobian, limit, plain = found
+    np.testing.assert_array_equal(out, value)
     np.testing.assert_array_equal(forward, difference)  # integers: no rounding
     np.testing.assert_array_equal(jacobian, limit)
-    plain = jax.vmap(jax.jacrev(fun))(points)
-    assert np.any(plain != limit, axis=(1, 2)).mean() > 0.3  # the ties matter
+    assert np.any(plain != limit, axis=(1, 2)).mean() > 0.5  # the ties matter
 
 
 def along_one(fun):
@@ -155,9 +153,9 @@ def zero(x):
 )  # fmt: skip
 def test_reaches_inside(name, fun):
     selected = along_one(fun)
-    for transform in (jax.grad, jax.jacfwd, lambda f: jax.jit(jax.grad(f))):
-        assert transform(selected)(jnp.zeros(())) == 0
-    assert jax.grad(jax.grad(selected))(jnp.zeros(())) == 0
+    transforms = (jax.grad, jax.jacfwd, lambda f: jax.grad(jax.grad(f)))
+    run = jax.jit(lambda x: [transform(selected)(x) for transform in transforms], compiler_options=QUICK)
+    assert list(map(float, run(jnp.zeros(())))) == [0, 0, 0]
 
 
 def test_a_scan_over_with_selection():
