@@ -16,6 +16,8 @@ from nsimplicit.certificates.clarke_verdict import clarke_code
 from nsimplicit.certificates.decision import decide, witness
 
 MOST_VERTICES = 8
+MOST_FLOPS = 2**32
+"""Vertices are looked at one by one while 2^k n³ stays below this: seconds."""
 
 
 def judge(
@@ -80,7 +82,8 @@ def _decide(form: NormalForm, shown: dict[str, Any], eps: float, rounding: float
     q = form.coupling - form.into @ through
     decision = decide(q, _error(form, through, 8 * max(n, 1) * eps * size / least, eps), max_kinks=max_kinks)
     shown = {"margin": decision.margin, **shown}
-    bound, kind = smallest_singular_value(form, max_kinks=MOST_VERTICES)
+    affordable = int(np.log2(MOST_FLOPS / (n**3 + 1)))
+    bound, kind = smallest_singular_value(form, max_kinks=min(MOST_VERTICES, max(affordable, 0)))
     if decision.code == 1:
         return certificate(1, n, k, decision.method, sigma_min=bound, bound=kind, **shown)
     at = witness(decision.subset, q, rounding)
@@ -160,5 +163,6 @@ def _error(form: NormalForm, through: np.ndarray, relative: float, eps: float) -
 
 
 def _relative(form: NormalForm, s: np.ndarray) -> float:
-    values = np.linalg.svd(jacobians(form, s), compute_uv=False)
-    return float(values[-1] / values[0]) if values[0] else 0.0
+    """The smallest singular value at a selection, next to the size of the terms its matrix is the sum of."""
+    size = np.linalg.norm(form.base, 2) + np.linalg.norm(form.gain, 2) * np.linalg.norm(form.into, 2)
+    return float(np.linalg.svd(jacobians(form, s), compute_uv=False)[-1] / size)

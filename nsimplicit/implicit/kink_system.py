@@ -134,9 +134,14 @@ def _solve_all(operator: Operator, gain: Any, solver: LinearSolver, like: Any) -
     """M0^-1 applied to each gain, a condition number, whether M0 is known singular: factored once where it is small."""
     flat, unravel = operator.space.ravel(like)
     if flat.size > DENSE_SIZE:
-        found = jax.vmap(lambda g: solver.solve(operator, g))(gain)
-        condition = jnp.where(jnp.isnan(found.condition), jnp.finfo(flat.dtype).eps ** -0.5, found.condition)
-        return found.value, jnp.max(condition, initial=1), jnp.array(False)
+
+        def one(gain: Any) -> tuple[Any, jax.Array]:
+            found = solver.solve(operator, gain)
+            return found.value, found.condition
+
+        through, condition = jax.vmap(one)(gain)
+        condition = jnp.where(jnp.isnan(condition), jnp.finfo(flat.dtype).eps ** -0.5, condition)
+        return through, jnp.max(condition, initial=1), jnp.array(False)
     matrix = materialise(operator, like)
     solve, inverse_norm = factor(matrix)
     condition = jnp.abs(matrix).sum(-2).max(-1) * inverse_norm
