@@ -183,6 +183,16 @@ def test_a_value_carried_by_a_loop_comes_alive_after_some_steps():
     assert names(replay(lambda x: jnp.abs(fun(x)), (X,), Everything()).sites) == ("abs",)
 
 
+@pytest.mark.parametrize("bound", [3, np.array(3)], ids=["scan", "while"])
+def test_a_kink_in_a_loop_that_starts_with_a_constant(bound):
+    def fun(x, n):
+        return lax.fori_loop(0, n, lambda i, c: jnp.abs(c) + x, jnp.zeros(4))
+
+    args = (X, bound) if isinstance(bound, np.ndarray) else (X,)
+    found = replay(fun if len(args) == 2 else lambda x: fun(x, bound), args, Everything())
+    assert names(found.sites) == ("abs",)
+
+
 def test_a_comparison_nobody_else_reads_is_a_kink():
     w = np.array([1.0, -2.0, 0.5, 0.0])
 

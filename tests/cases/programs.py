@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec as P
 
 import nsimplicit as nsi
 
-COVERED = frozenset({"Along", "with_selection"})
+COVERED = frozenset({"Along", "selections.Along", "with_selection"})
 
 
 @dataclasses.dataclass(frozen=True)
