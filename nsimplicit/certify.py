@@ -19,7 +19,7 @@ from nsimplicit.certificates.certificate import Certificate, certificate
 from nsimplicit.certificates.decision import decide, witness
 from nsimplicit.certificates.verdict import judge
 from nsimplicit.implicit.equation import Problem, formulate
-from nsimplicit.implicit.kink_system import KinkSystem, kink_system, obstacles
+from nsimplicit.implicit.kink_system import KinkSystem, by_products, kink_system, obstacles
 from nsimplicit.implicit.rule import trace_equation
 from nsimplicit.linear_solvers.auto import Auto
 from nsimplicit.linear_solvers.operator import General, Operator
@@ -200,7 +200,7 @@ def _matrix_free(
 
     def system(flat: jax.Array) -> KinkSystem:
         every = jnp.ones(len(index), bool)
-        return kink_system(kinked, kinked.program.consts, flat, jnp.asarray(index), every, Auto(), Space())
+        return kink_system(kinked, kinked.program.consts, flat, jnp.asarray(index), every, by_products(Auto()), Space())
 
     found = jax.jit(system)(flat)
     if not found.solved:

@@ -77,21 +77,28 @@ class _Measure(_Every):
 
 
 class _Open(_Every):
+    def __init__(self, tolerance: float, below: bool) -> None:
+        super().__init__(tolerance)
+        self.below = below
+
     def switch(self, kink: Switch, feed: Any) -> tuple[Any, Any]:
         (inject,), (active,) = feed
         value = kink.value
         left, right, above, below = (
             jnp.broadcast_to(x, value.shape) for x in (kink.left, kink.right, kink.above, kink.below)
         )
-        out = kink.bind(above=jnp.where(active, below, above), below=below)
-        return out + jnp.where(active, inject, 0).astype(value.dtype), [_differences(left, right, above, below, active)]
+        taken = jnp.where(left > right, 1, jnp.where(left < right, 0, kink.weight))
+        taken = jnp.where(active & (not self.below), taken, 0).astype(left.dtype)
+        out = kink.bind(above=jnp.where(active, below, above), below=below) if self.below else kink.bind()
+        record = (*_differences(left, right, above, below, active), taken)
+        return out + jnp.where(active, inject, 0).astype(value.dtype), [record]
 
     def ordering(self, kink: Ordering, feed: Any) -> tuple[Any, Any]:
         records = []
 
         def exchange(layer: int, left: Any, right: Any, above: Any, below: Any, applies: Any) -> Any:
             inject, active = feed[0][layer], feed[1][layer] & applies
-            records.append(_differences(left, right, above, below, active))
+            records.append((*_differences(left, right, above, below, active), jnp.zeros_like(left)))
             return below + jnp.where(active, inject, 0).astype(below.dtype)
 
         return expand(kink, self.near, exchange)[0], records
@@ -149,9 +156,14 @@ class Kinked:
         distance, scale, gap = zip(*(x for found, _ in records for x in found), strict=True)
         return Survey(_join(distance), _join(scale), _join(gap), _join([crowd for _, crowd in records]))
 
+    @property
+    def has_orderings(self) -> bool:
+        """Whether some kinks are sorts or maxima: what they take at a tie is no selection of their exchanges."""
+        return any(site.is_ordering for site in self.sites)
+
     def open(
-        self, consts: Sequence[Any], args: Sequence[Any], index: Any, active: Any, y: Any
-    ) -> tuple[list[Any], jax.Array, jax.Array]:
+        self, consts: Sequence[Any], args: Sequence[Any], index: Any, active: Any, y: Any, *, below: bool = True
+    ) -> tuple[list[Any], jax.Array, jax.Array, jax.Array]:
         """The outputs, with some kinks opened.
 
         Args:
@@ -160,19 +172,22 @@ class Kinked:
             index: int array (k,), positions of kinks in the layout.
             active: bool array (k,); a kink that is not stays as it is, and reports zero.
             y: array (k,) of zeros: the injections.
+            below: whether an opened kink takes its branch below; otherwise it does as it always does.
 
         Returns:
-            The outputs; for each opened kink above - below, and left - right.
+            The outputs; for each opened kink above - below, left - right, and the selection it has without
+            its injection: 0 if ``below``.
         """
+        treatment = _Open(self.tolerance, below)
         if not self.num_kinks:
-            return self._run(_Open(self.tolerance), consts, args, [])[0], y, y
+            return self._run(treatment, consts, args, [])[0], y, y, y
         inject = jnp.zeros(self.num_kinks, y.dtype).at[index].set(y)
         opened = jnp.zeros(self.num_kinks, bool).at[index].set(active)
         feeds = list(zip(self._split(inject), self._split(opened), strict=True))
-        outs, records = self._run(_Open(self.tolerance), consts, args, feeds)
+        outs, records = self._run(treatment, consts, args, feeds)
         columns = zip(*(x for found in records for x in found), strict=True)
-        difference, argument = (_join(column)[index].astype(y.dtype) for column in columns)
-        return outs, difference, argument
+        difference, argument, taken = (_join(column)[index].astype(y.dtype) for column in columns)
+        return outs, difference, argument, taken
 
     def name(self, position: int) -> str:
         """What the kink at a position of the layout is, and where."""

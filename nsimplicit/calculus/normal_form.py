@@ -135,7 +135,7 @@ def expand_at(kinked: Kinked, vector: jax.Array, index: np.ndarray) -> NormalFor
     active, zero = np.ones(len(index), bool), jnp.zeros(len(index), vector.dtype)
 
     def opened(vector: jax.Array, y: jax.Array) -> Any:
-        outs, difference, argument = kinked.open(kinked.program.consts, [vector], index, active, y)
+        outs, difference, argument, _ = kinked.open(kinked.program.consts, [vector], index, active, y)
         return outs[0], difference, argument
 
     parts = jax.jit(jax.jacfwd(opened, argnums=(0, 1)))(vector, zero)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -71,8 +72,13 @@ class Guard(abc.ABC):
     def failed(self, evidence: Evidence) -> jax.Array:
         """True in the lanes whose answer is not to be trusted."""
 
-    def inspect(self, traced: Traced, consts: Any, z: Vector, solver: LinearSolver) -> tuple[Any, Any]:
-        """A look at the equation itself, once for each derivative: the code of :class:`Evidence`, and active kinks."""
+    def inspect(
+        self, traced: Traced, consts: Any, z: Vector, solver: LinearSolver, again: Callable[[Vector], Vector] | None
+    ) -> tuple[Any, Any]:
+        """A look at the equation itself: the code of :class:`Evidence`, and the number of active kinks.
+
+        ``again`` solves M x = v with the factors of the derivative's own solve, where there are any.
+        """
         return 1, 0
 
 

@@ -13,6 +13,7 @@ A guard looks at a linear solve M x = b and says in which lanes its answer is no
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,7 +24,6 @@ from nsimplicit._records import config
 from nsimplicit.implicit.guard import Evidence, Guard
 from nsimplicit.implicit.kink_system import verdict
 from nsimplicit.implicit.traced import Traced
-from nsimplicit.linear_solvers.auto import DENSE_SIZE
 from nsimplicit.linear_solvers.operator import LinearSolver, Vector, coarsest_eps
 
 __all__ = ["AllSelections", "Conditioned", "Guard", "Off", "Solved"]
@@ -93,7 +93,7 @@ class AllSelections(Guard):
     operations: under jit, vmap and scan, for each lane.
 
     Args:
-        max_kinks: the nearest so many kinks are looked at; default 8 up to 512 unknowns, else 4.
+        max_kinks: the nearest so many kinks are looked at; default 8 with a direct linear solver, else 4.
             Where more are active the lane is undecided.
         on_undecided: ``"pass"`` lets an undecided lane through, ``"fail"`` does not.
         tolerance: a kink is active where its operands differ by at most this times the largest
@@ -102,7 +102,7 @@ class AllSelections(Guard):
         on_failure: one of ``nan drop least_squares ignore raise warn``.
 
     Cost:
-        As many tangent solves as kinks; up to 512 unknowns one factorisation.
+        As many tangent solves as ``max_kinks``, with the factors of the derivative's own where it has some.
 
     Example:
         >>> import jax, jax.numpy as jnp, nsimplicit as nsi
@@ -133,7 +133,9 @@ class AllSelections(Guard):
                 )
             )
 
-    def inspect(self, traced: Traced, consts: Any, z: Vector, solver: LinearSolver) -> tuple[Any, Any]:
+    def inspect(
+        self, traced: Traced, consts: Any, z: Vector, solver: LinearSolver, again: Callable[[Vector], Vector] | None
+    ) -> tuple[Any, Any]:
         """The code of the certificate at z, and how many kinks are active."""
         if traced.space.batch_axis is not None or traced.space.axis_name:
             raise InputError(
@@ -145,10 +147,9 @@ class AllSelections(Guard):
                     "guards.Solved(), and nsi.certify for one lane",
                 )
             )
-        size = sum(x.size for x in jax.tree.leaves(z))
-        most = (8 if size <= DENSE_SIZE else 4) if self.max_kinks is None else self.max_kinks
+        most = (4 if again is None else 8) if self.max_kinks is None else self.max_kinks
         near = coarsest_eps(z) ** 0.5 if self.tolerance is None else self.tolerance
-        return verdict(traced, consts, z, solver, most, near)
+        return verdict(traced, consts, z, solver, most, near, again)
 
     def failed(self, evidence: Evidence) -> jax.Array:
         """Unsolved, singular for some selection, or undecided if that is to fail."""

@@ -10,7 +10,7 @@ The certificate on the host and the guard inside a derivative both start from he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,13 +18,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._records import data
-from nsimplicit._tree import Space, subtract
+from nsimplicit._tree import Space, negative, subtract
 from nsimplicit.calculus.injection import Kinked, Survey
 from nsimplicit.calculus.program import trace
 from nsimplicit.certificates.p_matrix import p_test
+from nsimplicit.implicit.equation import Equation
 from nsimplicit.implicit.traced import Traced
-from nsimplicit.linear_solvers.auto import DENSE_SIZE
-from nsimplicit.linear_solvers.dense import factor, materialise
+from nsimplicit.linear_solvers.dense import invert
 from nsimplicit.linear_solvers.operator import General, LinearSolver, Operator, quotient
 
 NO_SWITCH = frozenset({"norm"})
@@ -38,8 +38,8 @@ class KinkSystem:
     Args:
         q: array (k, k).
         error: bound on the error of q, entry by entry.
-        solved: bool, M0 was invertible as far as its solves tell.
-        singular: bool, M0 is singular to rounding; known only where it was factored.
+        solved: bool, M0 is invertible as far as the solves tell.
+        singular: bool, M0 is singular to rounding; known only from another base.
     """
 
     q: jax.Array
@@ -86,10 +86,12 @@ def kink_system(
     z: Any,
     index: jax.Array,
     active: jax.Array,
-    solver: LinearSolver,
+    solve: Callable[[Operator, Any], tuple[Any, jax.Array]],
     space: Space,
+    *,
+    below: bool = True,
 ) -> KinkSystem:
-    """Q of the kinks at ``index``, and whether M0 could be solved with.
+    """Q of the kinks at ``index``, and whether the base could be solved with.
 
     Args:
         kinked: from :func:`lay_out`.
@@ -97,62 +99,81 @@ def kink_system(
         z: the solution.
         index: int array (k,), positions of kinks.
         active: bool array (k,).
-        solver: solves with M0, beyond the size where M0 is factored.
+        solve: (operator, gains (k, ...)) to the solutions (k, ...) and a condition number of the operator.
         space: the inner product of z.
+        below: whether the base is M0. Otherwise it is the derivative as it is taken, M(t) say, and
+            Q = R (I + diag(t) R)^-1 with R = E - C M(t)^-1 G.
 
     Cost:
-        k solves and k + 1 derivatives of the residual; up to 512 unknowns one factorisation.
+        k solves, 2 k derivatives of the residual.
     """
     leaves, treedef = jax.tree.flatten(z)
     zero = jnp.zeros(index.shape, jnp.result_type(*leaves))
+    eye = jnp.eye(index.size, dtype=zero.dtype)
 
     def opened(z: Any, y: jax.Array) -> Any:
-        outs, difference, _ = kinked.open(consts, jax.tree.leaves(z), index, active, y)
-        return treedef.unflatten(outs), difference
+        outs, difference, _, taken = kinked.open(consts, jax.tree.leaves(z), index, active, y, below=below)
+        return (treedef.unflatten(outs), difference), taken
 
-    _, push = jax.linearize(opened, z, zero)
+    _, push, taken = jax.linearize(opened, z, zero, has_aux=True)
     still = jax.tree.map(jnp.zeros_like, z)
     operator = Operator(lambda v: push(v, zero)[0], General(), space)
-    gain, coupling = jax.vmap(lambda direction: push(still, direction))(jnp.eye(index.size, dtype=zero.dtype))
-    through, condition, singular = _solve_all(operator, gain, solver, still)
+    gain, coupling = jax.vmap(lambda direction: push(still, direction))(eye)
+    through, condition = solve(operator, gain)
     eps = jnp.finfo(zero.dtype).eps
 
     def column(gain: Any, through: Any) -> Any:
         product, into = push(through, zero)
         error = quotient(space.norm(subtract(gain, product)), space.norm(product) + space.norm(gain))
-        # A relative error of M0^-1 g; the row norms of C are not known, what they gave here is.
-        relative = condition * (error + 8 * eps)
+        # A relative error of the solve; the row norms of C are not known, what they gave here is.
+        bound = condition * (error + 8 * eps) * (jnp.max(jnp.abs(into), initial=0) + eps)
         fine = (space.norm(gain) == 0) | ((error <= 10 * eps**0.75) & (condition * eps < 0.1))
-        return into, relative * (jnp.max(jnp.abs(into), initial=0) + eps), fine
+        return into, bound, fine
 
     into, bounds, fine = jax.vmap(column)(gain, through)
-    bound = jnp.broadcast_to(jnp.max(bounds, initial=0), (index.size, index.size))
-    return KinkSystem((coupling - into).T, bound, jnp.all(fine), singular)
+    q, bound, turn = (coupling - into).T, jnp.max(bounds, initial=0), jnp.ones((), zero.dtype)
+    if not below:
+        inverse = invert(eye + taken[:, None] * q)
+        q, turn = q @ inverse, index.size * jnp.max(jnp.abs(inverse), initial=0)
+        bound = bound * turn * (1 + index.size * jnp.max(jnp.abs(q), initial=0))
+    singular = (~(turn * eps < 0.1) & jnp.all(fine)) | (condition * eps >= 0.1)
+    return KinkSystem(q, jnp.full(q.shape, bound), jnp.all(fine) & ~singular, singular)
 
 
-def _solve_all(operator: Operator, gain: Any, solver: LinearSolver, like: Any) -> tuple[Any, jax.Array, jax.Array]:
-    """M0^-1 applied to each gain, a condition number, whether M0 is known singular: factored once where it is small."""
-    flat, unravel = operator.space.ravel(like)
-    if flat.size > DENSE_SIZE:
+def by_products(solver: LinearSolver) -> Callable[[Operator, Any], tuple[Any, jax.Array]]:
+    """Solve for every gain by itself; a condition number that is not known counts as 1 / sqrt(eps)."""
 
+    def solve(operator: Operator, gain: Any) -> tuple[Any, jax.Array]:
         def one(gain: Any) -> tuple[Any, jax.Array]:
             found = solver.solve(operator, gain)
             return found.value, found.condition
 
         through, condition = jax.vmap(one)(gain)
-        condition = jnp.where(jnp.isnan(condition), jnp.finfo(flat.dtype).eps ** -0.5, condition)
-        return through, jnp.max(condition, initial=1), jnp.array(False)
-    matrix = materialise(operator, like)
-    solve, inverse_norm = factor(matrix)
-    condition = jnp.abs(matrix).sum(-2).max(-1) * inverse_norm
-    through = jax.vmap(lambda g: unravel(solve(operator.space.ravel(g)[0])))(gain)
-    finite = jnp.all(jnp.isfinite(matrix))
-    condition = jnp.where(jnp.isfinite(condition), condition, jnp.inf)
-    return through, condition, finite & (condition * jnp.finfo(matrix.dtype).eps >= 0.1)
+        unknown = jnp.finfo(condition.dtype).eps ** -0.5
+        return through, jnp.max(jnp.where(jnp.isnan(condition), unknown, condition), initial=1)
+
+    return solve
+
+
+def by_factors(equation: Equation, again: Callable[[Any], Any]) -> Callable[[Operator, Any], tuple[Any, jax.Array]]:
+    """Solve for every gain by factors of the equation's M, whose accuracy the residuals tell."""
+
+    def solve(operator: Operator, gain: Any) -> tuple[Any, jax.Array]:
+        # M dz = rhs(G y) is the equation's convention, (dE/dz) dz = -G y what is asked for here.
+        through = jax.vmap(lambda g: negative(again(equation.right_hand_side(g))))(gain)
+        return through, jnp.full((), jnp.finfo(jax.tree.leaves(gain)[0].dtype).eps ** -0.5)
+
+    return solve
 
 
 def verdict(
-    traced: Traced, consts: Any, z: Any, solver: LinearSolver, max_kinks: int, tolerance: float
+    traced: Traced,
+    consts: Any,
+    z: Any,
+    solver: LinearSolver,
+    max_kinks: int,
+    tolerance: float,
+    again: Callable[[Any], Any] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The code of a certificate, and the number of active kinks: traceable, no host involved.
 
@@ -163,6 +184,7 @@ def verdict(
         solver: for the tangent solves.
         max_kinks: the nearest so many kinks are looked at; more active ones leave it undecided.
         tolerance: a kink is active within this, relative to the largest operand.
+        again: solves with the M of the equation's derivative as it is taken, by factors at hand.
 
     Returns:
         Codes 1 regular, 0 undecided, -1 singular; the count.
@@ -178,7 +200,11 @@ def verdict(
     index, active, more = nearest(survey, max_kinks, tolerance)
     near = survey.distance <= tolerance * survey.scale
     blocked = jnp.any(obstacles(kinked, survey, near, tolerance)) | jnp.any(survey.crowd <= tolerance)
-    system = kink_system(kinked, captured, z, index, active, solver, traced.space)
+    if again is None or kinked.has_orderings:
+        solve, below = by_products(solver), True
+    else:
+        solve, below = by_factors(traced.equation, again), False
+    system = kink_system(kinked, captured, z, index, active, solve, traced.space, below=below)
     both = active[:, None] & active
     matrix = jnp.eye(index.size, dtype=system.q.dtype) - jnp.where(both, system.q, 0)
     found = p_test(matrix, jnp.where(both, system.error, 0))

@@ -25,6 +25,7 @@ Three traps, each with a regression test:
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -121,21 +122,21 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
         v, extra = system
         return operator.matvec(v), extra
 
-    code, num_kinks = guard.inspect(traced, consts, z, linear_solver)
-
-    def run(operator: Operator, b: Vector, guess: Vector | None) -> tuple[Any, Checked]:
+    def run(operator: Operator, b: Vector, guess: Vector | None, transposed: bool) -> tuple[Any, Checked, Any]:
         solution = linear_solver.solve(operator, b, guess)
-        return solution, check(guard, operator, b, solution, code)
+        again = solution.again and functools.partial(solution.again, transpose=transposed)
+        code, num_kinks = guard.inspect(traced, consts, z, linear_solver, again)
+        return solution, check(guard, operator, b, solution, code), num_kinks
 
     def solve(_, system: tuple[Vector, Any]) -> tuple[Vector, Any]:
         b, extra = system
-        return run(operator, b, None)[1].value, extra
+        return run(operator, b, None, False)[1].value, extra
 
     def transpose_solve(vecmat, system: tuple[Vector, Any]) -> tuple[Vector, Any]:
         b, extra = system
         transposed = operator.transpose(lambda v: vecmat((v, extra))[0])
         guess = None if tap is None or tap.adjoint is None else cast_like(lax.stop_gradient(tap.adjoint), b)
-        solution, checked = run(transposed, b, guess)
+        solution, checked, num_kinks = run(transposed, b, guess, True)
         if tap is None:
             return checked.value, extra
         report = record(

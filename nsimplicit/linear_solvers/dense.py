@@ -46,7 +46,11 @@ class Dense(LinearSolver):
         norm = jnp.abs(matrix).sum(-2).max(-1)
         condition = norm * inverse_norm
         condition = jnp.where(jnp.isfinite(condition), condition, jnp.inf)  # a zero pivot gave inf or nan
-        return LinearSolution(x, jnp.full(norm.shape, flat.shape[-1] + 1), norm, condition)
+
+        def again(v: Vector, transpose: bool) -> Vector:
+            return unravel(solve(space.ravel(v)[0], transpose))
+
+        return LinearSolution(x, jnp.full(norm.shape, flat.shape[-1] + 1), norm, condition, again)
 
 
 def materialise(operator: Operator, b: Vector) -> jax.Array:
@@ -63,7 +67,11 @@ def factor(matrix: jax.Array):
     n = matrix.shape[-1]
     if n <= PLAIN_SIZE:
         inverse = invert(matrix)
-        return lambda v: jnp.einsum("...ij,...j->...i", inverse, v), jnp.abs(inverse).sum(-2).max(-1)
+
+        def multiply(v: jax.Array, transpose: bool = False) -> jax.Array:
+            return jnp.einsum("...ji,...j->...i" if transpose else "...ij,...j->...i", inverse, v)
+
+        return multiply, jnp.abs(inverse).sum(-2).max(-1)
     lu, _, permutation = lax.linalg.lu(matrix)
     undo = jnp.argsort(permutation, -1)
 

@@ -76,12 +76,14 @@ class LinearSolution:
         num_steps: products with M that were made.
         norm: an estimate of the spectral norm of M, from below.
         condition: an estimate of its condition number, from below; nan where nothing is known.
+        again: ``(v, transpose)`` solves with M, or its transpose, by the factors at hand; None without factors.
     """
 
     value: Vector
     num_steps: jax.Array
     norm: jax.Array
     condition: jax.Array
+    again: Callable[[Vector, bool], Vector] | None = None
 
 
 class LinearSolver(abc.ABC):
