@@ -15,26 +15,35 @@ from nsimplicit._tree import Space, promote
 from nsimplicit.implicit.equation import Equation, Problem, formulate
 from nsimplicit.implicit.guard import check
 from nsimplicit.implicit.guards import Off
+from nsimplicit.implicit.kink_system import lay_out, unresolved, verdict
 from nsimplicit.implicit.rule import trace_equation
 from nsimplicit.linear_solvers.auto import DENSE_SIZE, choose
 from nsimplicit.linear_solvers.dense import materialise
 from nsimplicit.linear_solvers.operator import coarsest_eps
 
+MAX_KINKS = 8
 VERDICTS = {
     1: "fine",
     0: "ill conditioned",
     -1: "singular",
     -2: "unsolved",
     -3: "unconverged",
+    -4: "unidentified",
+    -5: "irregular",
 }
+SELECTIONS = {1: "every selection is regular", 0: "undecided, see nsi.certify", -1: "some selection is singular"}
 ADVICE = {
-    1: "Derivatives at this solution can be trusted where no kink is active.",
+    1: "Derivatives at this solution can be trusted.",
     0: "Some digits of the derivative are lost: use float64, or regularise the problem.",
     -1: "No derivative exists here, or the equation has redundant unknowns. "
     "Regularise the problem, or choose what a failed derivative gives: guards.Solved(on_failure=...).",
     -2: "The linear solver did not reach its tolerance: linear_solvers.Dense(), or a larger max_steps.",
     -3: "The derivative would be that of another problem. Tighten the solver's tolerance, "
     "or check that the equation is the one it solves: same objective, same scaling.",
+    -4: "The solution is closer to a kink than to the equation's own solution, so the branch taken may be the wrong "
+    "one, and the derivative far off. Tighten the solver's tolerance.",
+    -5: "The system is invertible for the selection taken and singular for another: the implicit function theorem does "
+    "not apply. nsi.certify(problem)(...) names the selection; guards.AllSelections() checks it in training code.",
 }
 
 
@@ -48,7 +57,11 @@ class Diagnosis:
         linear_residual: backward error of that solve with M.
         condition: condition number of M; a lower bound beyond 512 unknowns.
         num_steps: products with M the solve took.
-        code: 1 fine, 0 ill conditioned, -1 singular, -2 unsolved, -3 unconverged.
+        num_kinks: number of active kinks: switches within sqrt(eps) of the largest operand.
+        num_unresolved: number of kinks that the Newton step may cross.
+        selections: whether every selection of the active kinks is regular: 1 yes, 0 undecided, -1 no.
+        code: 1 fine, 0 ill conditioned, -1 singular, -2 unsolved, -3 unconverged, -4 unidentified (a kink is
+            unresolved), -5 irregular (another selection is singular).
         size: number of unknowns.
         name: what was looked at.
         linear_solver: what solved the tangent system.
@@ -60,6 +73,9 @@ class Diagnosis:
     linear_residual: jax.Array
     condition: jax.Array
     num_steps: jax.Array
+    num_kinks: jax.Array
+    num_unresolved: jax.Array
+    selections: jax.Array
     code: jax.Array
     size: int = static()
     name: str = static()
@@ -96,10 +112,16 @@ class Diagnosis:
                 f"{float(self.linear_residual):8.1e}   {self.linear_solver}, {int(self.num_steps)} products",
             ),
             ("condition", f"{float(self.condition):8.1e}   derivative good to about {min(lost, 1.0):.0e}{bound}"),
+            ("kinks", self._kinks()),
             ("verdict", self.verdict),
         ]
         body = "\n".join(f"  {label:<17} {text}" for label, text in rows)
         return f"diagnosis of {self.name}\n{body}\n  {ADVICE[int(self.code)]}"
+
+    def _kinks(self) -> str:
+        count = int(self.num_kinks)
+        text = f"{count:8d}   active" + (f": {SELECTIONS[int(self.selections)]}" if count else "")
+        return text + (f"; {int(self.num_unresolved)} unresolved" if int(self.num_unresolved) else "")
 
     def __repr__(self) -> str:
         """As ``str`` where the values are known."""
@@ -154,10 +176,16 @@ def _examine(equation: Equation, z: Any, name: str) -> Diagnosis:
     scale = 1 + space.norm(vector)
     distance = space.norm(checked.value) / scale
     error = checked.evidence.backward_error
+    again = solution.factors(transpose=False)
+    selections, num_kinks = verdict(traced, traced.consts, vector, solver, MAX_KINKS, eps**0.5, again)
+    kinked = lay_out(traced, traced.consts, vector, eps**0.5)
+    num_unresolved = unresolved(kinked, kinked.program.consts, vector, checked.value)
     tests = [
         (~(condition * eps <= 0.1), -1),
         (~(error <= 10 * eps**0.75), -2),
         (~(distance <= eps**0.5), -3),
+        (num_unresolved > 0, -4),
+        (selections < 0, -5),
         (condition * eps > eps**0.5, 0),
     ]
     code = jnp.select([t for t, _ in tests], [jnp.asarray(c) for _, c in tests], jnp.asarray(1))
@@ -167,6 +195,9 @@ def _examine(equation: Equation, z: Any, name: str) -> Diagnosis:
         error,
         condition,
         solution.num_steps,
+        num_kinks,
+        num_unresolved,
+        selections,
         code,
         size=size,
         name=name,

@@ -151,9 +151,8 @@ class Kinked:
     def survey(self, consts: Sequence[Any], args: Sequence[Any]) -> Survey:
         """How near each kink is."""
         _, records = self._run(_Measure(self.tolerance), consts, args)
-        if not records:
-            return Survey(*[_join([])] * 4)
-        distance, scale, gap = zip(*(x for found, _ in records for x in found), strict=True)
+        columns = zip(*(x for found, _ in records for x in found), strict=True)
+        distance, scale, gap = columns if self.num_kinks else ([], [], [])  # a sort of one entry has a site, no kink
         return Survey(_join(distance), _join(scale), _join(gap), _join([crowd for _, crowd in records]))
 
     @property
@@ -179,12 +178,12 @@ class Kinked:
             its injection: 0 if ``below``.
         """
         treatment = _Open(self.tolerance, below)
-        if not self.num_kinks:
-            return self._run(treatment, consts, args, [])[0], y, y, y
         inject = jnp.zeros(self.num_kinks, y.dtype).at[index].set(y)
         opened = jnp.zeros(self.num_kinks, bool).at[index].set(active)
         feeds = list(zip(self._split(inject), self._split(opened), strict=True))
         outs, records = self._run(treatment, consts, args, feeds)
+        if not self.num_kinks:
+            return outs, y, y, y
         columns = zip(*(x for found in records for x in found), strict=True)
         difference, argument, taken = (_join(column)[index].astype(y.dtype) for column in columns)
         return outs, difference, argument, taken

@@ -80,6 +80,18 @@ def obstacles(kinked: Kinked, survey: Survey, active: jax.Array, tolerance: floa
     return active & (odd | ~(survey.gap <= 100 * tolerance))
 
 
+def unresolved(kinked: Kinked, consts: Sequence[Any], z: Any, step: Any) -> jax.Array:
+    """How many kinks a step from z to the equation's own solution may cross: their branch is not known.
+
+    A kink that stays at zero along the step is known: an exact zero of a sparse solution.
+    """
+    if not kinked.num_kinks:
+        return jnp.zeros((), jnp.int32)
+    leaves, moves = jax.tree.leaves(z), jax.tree.leaves(step)
+    distance, slope = jax.jvp(lambda *leaves: kinked.survey(consts, leaves).distance, leaves, moves)
+    return jnp.sum((distance > 0) & (distance <= 10 * jnp.abs(slope))).astype(jnp.int32)
+
+
 def kink_system(
     kinked: Kinked,
     consts: Sequence[Any],

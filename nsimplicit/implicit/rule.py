@@ -25,7 +25,6 @@ Three traps, each with a regression test:
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -124,8 +123,7 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
 
     def run(operator: Operator, b: Vector, guess: Vector | None, transposed: bool) -> tuple[Any, Checked, Any]:
         solution = linear_solver.solve(operator, b, guess)
-        again = solution.again and functools.partial(solution.again, transpose=transposed)
-        code, num_kinks = guard.inspect(traced, consts, z, linear_solver, again)
+        code, num_kinks = guard.inspect(traced, consts, z, linear_solver, solution.factors(transposed))
         return solution, check(guard, operator, b, solution, code), num_kinks
 
     def solve(_, system: tuple[Vector, Any]) -> tuple[Vector, Any]:

@@ -85,6 +85,11 @@ class LinearSolution:
     condition: jax.Array
     again: Callable[[Vector, bool], Vector] | None = None
 
+    def factors(self, transpose: bool) -> Callable[[Vector], Vector] | None:
+        """Solve with M once more, or with its transpose; None without factors."""
+        again = self.again
+        return None if again is None else lambda v: again(v, transpose)
+
 
 class LinearSolver(abc.ABC):
     """Solves M x = b by products. Configuration: frozen, hashable, Python scalars only."""
