@@ -62,14 +62,14 @@ class _Measure(_Every):
         return kink.bind(), ([found], jnp.full((), jnp.inf, found[0].dtype))
 
     def ordering(self, kink: Ordering, feed: Any) -> tuple[Any, Any]:
-        found = []
+        found, scale = [], _largest(kink.key)
 
         def exchange(layer: int, left: Any, right: Any, above: Any, below: Any, applies: Any) -> Any:
-            found.append(_measure(left, right, above, below, applies))
+            distance, _, gap = _measure(left, right, above, below, applies)
+            found.append((distance, jnp.broadcast_to(scale, distance.shape), gap))
             return below
 
         _, crowd = expand(kink, self.near, exchange)
-        scale = jnp.max(jnp.abs(kink.key), initial=0)
         return kink.bind(), (found, jnp.min(crowd, initial=jnp.inf) / jnp.where(scale > 0, scale, 1))
 
     def absent(self, record: Any) -> Any:
