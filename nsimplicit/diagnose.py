@@ -16,7 +16,7 @@ from nsimplicit.implicit.equation import Equation, Problem, formulate
 from nsimplicit.implicit.guard import check
 from nsimplicit.implicit.guards import Off
 from nsimplicit.implicit.kink_system import lay_out, unresolved, verdict
-from nsimplicit.implicit.rule import trace_equation
+from nsimplicit.implicit.rule import Traced, trace_equation
 from nsimplicit.linear_solvers.auto import DENSE_SIZE, choose
 from nsimplicit.linear_solvers.dense import materialise
 from nsimplicit.linear_solvers.operator import coarsest_eps
@@ -160,10 +160,15 @@ def diagnose(problem: Problem | Callable[..., Any]) -> Callable[..., Diagnosis]:
 
 
 def _examine(equation: Equation, z: Any, name: str) -> Diagnosis:
-    space = Space()
-    traced, vector, _ = trace_equation(equation, promote(z), space, f"diagnose({name})")
-    residual, operator = traced.linearise(traced.consts, vector)
-    b = equation.right_hand_side(residual)
+    traced, vector, _ = trace_equation(equation, promote(z), Space(), f"diagnose({name})")
+    # One compiled program, with the data as its arguments: constants inside would be folded by XLA.
+    return jax.jit(lambda consts, z: _measure(traced, consts, z, name))(traced.consts, vector)
+
+
+def _measure(traced: Traced, consts: Any, vector: Any, name: str) -> Diagnosis:
+    space = traced.space
+    residual, operator = traced.linearise(consts, vector)
+    b = traced.equation.right_hand_side(residual)
     solver = choose(operator, b)
     solution = solver.solve(operator, b)
     checked = check(Off(), operator, b, solution)
@@ -177,8 +182,8 @@ def _examine(equation: Equation, z: Any, name: str) -> Diagnosis:
     distance = space.norm(checked.value) / scale
     error = checked.evidence.backward_error
     again = solution.factors(transpose=False)
-    selections, num_kinks = verdict(traced, traced.consts, vector, solver, MAX_KINKS, eps**0.5, again)
-    kinked = lay_out(traced, traced.consts, vector, eps**0.5)
+    selections, num_kinks = verdict(traced, consts, vector, solver, MAX_KINKS, eps**0.5, again)
+    kinked = lay_out(traced, consts, vector, eps**0.5)
     num_unresolved = unresolved(kinked, kinked.program.consts, vector, checked.value)
     tests = [
         (~(condition * eps <= 0.1), -1),

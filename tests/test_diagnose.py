@@ -18,6 +18,8 @@ def test_verdict(name):
     assert isinstance(found, nsi.Diagnosis)
     assert found.verdict == row.verdict, str(found)
     assert f"verdict           {row.verdict}" in str(found)
+    if row.kinks is not None:
+        assert (int(found.num_kinks), int(found.num_unresolved)) == row.kinks
     if row.condition is not None:
         np.testing.assert_allclose(found.condition, row.condition, rtol=row.tolerance)
 
