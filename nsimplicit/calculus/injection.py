@@ -62,11 +62,10 @@ class _Measure(_Every):
         return kink.bind(), ([found], jnp.full((), jnp.inf, found[0].dtype))
 
     def ordering(self, kink: Ordering, feed: Any) -> tuple[Any, Any]:
-        found, scale = [], _largest(kink.key)
+        found, scale, size = [], _largest(kink.key), _largest(kink.payload)
 
         def exchange(layer: int, left: Any, right: Any, above: Any, below: Any, applies: Any) -> Any:
-            distance, _, gap = _measure(left, right, above, below, applies)
-            found.append((distance, jnp.broadcast_to(scale, distance.shape), gap))
+            found.append(_measure(left, right, above, below, applies, scale, size))
             return below
 
         _, crowd = expand(kink, self.near, exchange)
@@ -104,11 +103,14 @@ class _Open(_Every):
         return expand(kink, self.near, exchange)[0], records
 
 
-def _measure(left: Any, right: Any, above: Any, below: Any, applies: Any) -> tuple[Any, Any, Any]:
+def _measure(
+    left: Any, right: Any, above: Any, below: Any, applies: Any, scale: Any = 0, size: Any = 0
+) -> tuple[Any, Any, Any]:
+    """A row of :class:`Survey` but for the crowd; operands and branches are at least ``scale`` and ``size`` large."""
     left, right, above, below = jnp.broadcast_arrays(left, right, above, below)
     distance = jnp.where(applies & jnp.isfinite(left - right), jnp.abs(left - right), jnp.inf)
-    scale = jnp.maximum(_largest(left), _largest(right))
-    size = jnp.maximum(_largest(above), _largest(below))
+    scale = jnp.maximum(jnp.maximum(_largest(left), _largest(right)), scale)
+    size = jnp.maximum(jnp.maximum(_largest(above), _largest(below)), size)
     gap = jnp.abs(above - below) / jnp.where(size > 0, size, 1)
     return distance, jnp.broadcast_to(scale, distance.shape), gap
 
