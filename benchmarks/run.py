@@ -7,7 +7,7 @@ from time import perf_counter
 
 from benchmarks import report
 
-SMOKE = ("import_time", "kernels", "eager")
+SMOKE = ("import_time", "kernels", "eager", "guard_cost")
 ALL = SMOKE
 
 
