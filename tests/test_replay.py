@@ -223,3 +223,25 @@ def test_a_rule_with_a_kink_inside_a_loop_is_listed():
         True,
         True,
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_optimality_function_of_jaxopt():
+    jaxopt = pytest.importorskip("jaxopt")
+    solver = jaxopt.ProximalGradient(fun=jaxopt.objective.least_squares, prox=jaxopt.prox.prox_lasso)
+    rng = np.random.default_rng(0)
+    data = jnp.asarray(rng.normal(size=(10, 4))), jnp.asarray(rng.normal(size=10))
+
+    def optimality(w, weight):
+        return solver.optimality_fun(w, weight, data)
+
+    w = jnp.array([1.0, 0.0, -0.5, 0.0])
+    report = nsi.kinks(optimality)(w, 0.1)
+    assert sorted(row.operation for row in report.rows) == ["abs", "relu"] and report.num_active == 0
+    selected = nsi.with_selection(optimality, 0.25)
+    np.testing.assert_array_equal(selected(w, 0.1), optimality(w, 0.1))
+    np.testing.assert_allclose(jax.jacobian(selected)(w, 0.1), jax.jacobian(optimality)(w, 0.1), rtol=1e-14)
+    # Where the gradient step ends exactly on the threshold, relu is on its kink and takes what was asked for.
+    step, threshold = w - jax.grad(solver.fun)(w, data), jnp.abs(w - jax.grad(solver.fun)(w, data))
+    at_kink = jax.jacobian(nsi.with_selection(lambda t: optimality(w, t), 1.0))(threshold)
+    np.testing.assert_allclose(jnp.diag(at_kink), jnp.sign(step), rtol=1e-14)
