@@ -244,4 +244,4 @@ def test_an_optimality_function_of_jaxopt():
     # Where the gradient step ends exactly on the threshold, relu is on its kink and takes what was asked for.
     step, threshold = w - jax.grad(solver.fun)(w, data), jnp.abs(w - jax.grad(solver.fun)(w, data))
     at_kink = jax.jacobian(nsi.with_selection(lambda t: optimality(w, t), 1.0))(threshold)
-    np.testing.assert_allclose(jnp.diag(at_kink), jnp.sign(step), rtol=1e-14)
+    np.testing.assert_allclose(jnp.diag(at_kink), -jnp.sign(step), rtol=1e-14)
