@@ -10,6 +10,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from nsimplicit.calculus import clarke, directional, jacobian_set, piggyback
+from nsimplicit.calculus.directional import ImplicitDirection
 from nsimplicit.calculus.jacobian_set import JacobianSet
 from nsimplicit.calculus.normal_form import normal_form
 from nsimplicit.calculus.piggyback import Attractor
@@ -116,6 +117,36 @@ def implicit_jacobian(
     """
     at = normal_form(optimality_fun, tolerance=tolerance)
     return lambda z, *theta: jacobian_set.implicit(at(z, *theta), ravel_pytree(z)[0].size)
+
+
+def implicit_directional_derivative(
+    optimality_fun: Callable[..., Any], *, tolerance: float | None = None
+) -> Callable[..., ImplicitDirection]:
+    """The one-sided derivative of the solution z(θ) of F(z, θ) = 0 as θ moves along a direction.
+
+    Args:
+        optimality_fun: F(z, theta), with as many outputs as z has entries.
+        tolerance: as in :func:`conservative_jacobian`.
+
+    Returns:
+        A function ``(z, theta, dtheta)`` returning an :class:`ImplicitDirection`: ``value``, raveled
+        like z, the branches taken, and whether there are other answers.
+
+    Raises:
+        DerivativeError: no branches are consistent: the solution ceases to exist this way.
+
+    Example:
+        >>> import jax.numpy as jnp, nsimplicit as nsi
+        >>> along = nsi.calculus.implicit_directional_derivative(lambda z, x: 2 * z + jnp.abs(z) - x)
+        >>> [along(0.0, 0.0, d).value.round(4).tolist() for d in (1.0, -1.0)]
+        [[0.3333], [-1.0]]
+    """
+    at = normal_form(optimality_fun, tolerance=tolerance)
+
+    def along(z: Any, theta: Any, dtheta: Any) -> ImplicitDirection:
+        return directional.implicit_direction(at(z, theta), ravel_pytree(z)[0].size, ravel_pytree(dtheta)[0])
+
+    return along
 
 
 def piggyback_jacobian(
