@@ -75,7 +75,8 @@ class Along:
     """The branches entered along a direction, for :func:`nsimplicit.with_selection`.
 
     A limiting Jacobian of the function itself, whatever program computes it: ties are broken by the
-    next direction, and in the end by one fixed generic direction.
+    next direction, and in the end by one fixed generic direction. Kinks inside while loops,
+    ``shard_map`` and implicit layers keep the selection they have.
 
     Args:
         tangents: tuple of directions, one for each argument of the function, as in ``jax.jvp``.
