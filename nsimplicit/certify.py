@@ -87,6 +87,9 @@ def certify(
         kinked = Kinked(trace(residual, flat), tolerance=eps**0.5, live_consts=False)
         active, reach = _active(kinked, flat, tolerance, eps)
         blocked = _blocked(kinked, flat, active, eps**0.5)
+        if not _is_finite(kinked, flat):
+            reason = "the solution or its residual is nan or infinite"
+            return certificate(0, flat.size, 0, "none", reason=reason, tolerance=reach)
         index = np.flatnonzero(active)
         rate = problem.contraction(z) if isinstance(problem, Problem) else None
         if rate is not None and rate < 1 - 1e3 * eps:
@@ -118,6 +121,11 @@ def _is_symmetry(kinked: Kinked, flat: jax.Array, kernel: np.ndarray, eps: float
         if any(not _solves(kinked, jnp.asarray(z, flat.dtype), eps) for z in moved):
             return False
     return True
+
+
+def _is_finite(kinked: Kinked, flat: jax.Array) -> bool:
+    value = kinked.program(kinked.program.consts, flat)
+    return bool(jnp.all(jnp.isfinite(flat)) & jnp.all(jnp.isfinite(value)))
 
 
 def _solves(kinked: Kinked, z: jax.Array, eps: float) -> bool:
@@ -209,6 +217,14 @@ def _matrix_free(
     q = np.asarray(found.q, np.float64)
     decision = decide(q, np.asarray(found.error, np.float64), max_kinks=max_kinks)
     at = witness(decision.subset, q, 64 * len(index) * eps**0.75) if decision.code == -1 else None
-    shown |= {"margin": decision.margin, "reason": decision.reason, "clarke": max(decision.code, 0)}
+    shown |= {"margin": decision.margin, "reason": decision.reason}
+    shown |= {"clarke": int(decision.code == 1 and not _coupled(kinked, flat, index))}
     shown |= {} if at is None else {"witness": at, "sigma_min": 0.0, "bound": "exact"}
     return certificate(decision.code, flat.size, len(index), f"{decision.method}, by tangent solves", **shown)
+
+
+def _coupled(kinked: Kinked, flat: jax.Array, index: np.ndarray) -> bool:
+    """Whether a kink moves another: if none does, the derivatives of all selections are a convex set."""
+    active, zero = jnp.ones(len(index), bool), jnp.zeros(len(index), flat.dtype)
+    coupling = jax.jacfwd(lambda y: kinked.open(kinked.program.consts, [flat], index, active, y)[1])
+    return bool(jnp.any(jax.jit(coupling)(zero)))

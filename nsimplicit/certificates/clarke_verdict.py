@@ -33,11 +33,11 @@ def clarke_code(form: NormalForm, groups: np.ndarray, signs: np.ndarray, roundin
     patterns = np.array(list(np.ndindex(*[2] * count)))
     selections = np.where(signs > 0, patterns[:, groups], 1 - patterns[:, groups]).astype(float)
     corners = jacobians(form, selections)
-    if count == 1:
-        return 1 if _segment_regular(corners[0], corners[1], rounding) else -1
-    if hull_bound(corners) > 0:
+    if hull_bound(corners) > 0 or (count == 1 and _segment_regular(corners[0], corners[1], rounding)):
         return 1
     leaders = [int(np.flatnonzero(groups == g)[0]) for g in range(count)]
+    if count == 1:
+        return -1 if np.any(arguments(form, selections[0])[leaders]) else 0
     for s, corner in zip(selections, corners, strict=True):
         values = np.linalg.svd(corner, compute_uv=False)
         rows = arguments(form, s)[leaders]

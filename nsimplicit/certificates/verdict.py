@@ -55,18 +55,19 @@ def judge(
     rounding = 64 * max(n, 1) * eps
     deflated, kernel = _without_kernel(form, eps)
     if kernel.shape[1] and not is_symmetry(kernel):
-        shown["reason"] = "the derivative has a kernel, whatever the selection: solutions are not isolated here"
-        return certificate(-1, n, k, "base system", sigma_min=0.0, bound="exact", witness=np.zeros(k), **shown)
+        shown |= {"reason": "the derivative has a kernel, whatever the selection: solutions are not isolated here"}
+        shown |= {"sigma_min": 0.0, "bound": "exact", "clarke": -1}
+        return certificate(-1, n, k, "base system", witness=np.zeros(k), **shown)
     found = _decide(deflated, shown, eps, rounding, max_kinks)
     if kernel.shape[1]:
         if int(found.code) != 1:
             return found
         return dataclasses.replace(found, code=np.int32(2), clarke=np.int32(0), kernel=kernel, reason=_named(kernel))
-    if int(found.code) == 1:
+    if int(found.code) == 1 and not form.coupling.any():  # the set of all selections is convex, and holds Clarke's
         return dataclasses.replace(found, clarke=np.int32(1))
     code = clarke_code(form, groups, signs[kept], rounding)
     told = "the branches that make it singular never occur together: with_selection(fun, Along(...)) avoids them"
-    reason = "; ".join(x for x in (found.reason, told if code == 1 else "") if x)
+    reason = "; ".join(x for x in (found.reason, told if code == 1 and int(found.code) < 1 else "") if x)
     return dataclasses.replace(found, clarke=np.int32(code), reason=reason)
 
 
@@ -152,7 +153,8 @@ def _without_kernel(form: NormalForm, eps: float) -> tuple[NormalForm, np.ndarra
 
 def _named(kernel: np.ndarray) -> str:
     constant = np.allclose(np.abs(kernel), np.abs(kernel).max(), rtol=1e-6) if kernel.shape[1] == 1 else False
-    return f"kernel of dimension {kernel.shape[1]}" + (": a shift of all unknowns by one number" if constant else "")
+    some = "some unknowns up and the others down" if constant and np.ptp(np.sign(kernel)) else "all unknowns"
+    return f"kernel of dimension {kernel.shape[1]}" + (f": a shift of {some} by one number" if constant else "")
 
 
 def _error(form: NormalForm, through: np.ndarray, relative: float, eps: float) -> np.ndarray:
