@@ -51,6 +51,32 @@ def test_gradient_lowers_everywhere(splitting, solver):
     assert report.num_solves == 1
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_certificate_inside_a_gradient_lowers_everywhere(solver):
+    n, linear_solver = SOLVERS[solver]
+    options = {} if linear_solver is None else {"linear_solver": linear_solver}
+    derivative = nsi.derivatives.Implicit(guard=nsi.guards.AllSelections(max_kinks=3), **options)
+
+    def loss(t, tap):  # two of the entries of z are on the kink
+        return nsi.fixed_point(lambda z, t: nsi.relu(z) / 2 + t, 0 * t, t, derivative=derivative, tap=tap).value.sum()
+
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    t = jnp.ones(n).at[:2].set(0)
+    exported = jax.export.export(gradient, platforms=PLATFORMS)(t, nsi.tap())
+    here, report = exported.call(t, nsi.tap())
+    assert jnp.allclose(here, jnp.full(n, 2.0).at[:2].set(1.0), rtol=1e-12)
+    assert (report.num_kinks, report.num_failures) == (2, 0)
+
+
+def test_selections_along_a_direction_lower_everywhere():
+    def slope(x):
+        zero = nsi.with_selection(lambda x: jnp.abs(x) - jnp.abs(x) + jnp.sort(x), nsi.Along((jnp.ones(3),)))
+        return jax.grad(lambda x: zero(x).sum())(x)
+
+    exported = jax.export.export(jax.jit(slope), platforms=PLATFORMS)(jnp.zeros(3))
+    assert exported.call(jnp.zeros(3)).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_a_guard_that_calls_the_host_does_not():
     derivative = nsi.derivatives.Implicit(guard=nsi.guards.Solved(on_failure="raise"))
     gradient = jax.jit(jax.grad(lambda t: nsi.fixed_point(lambda z: 0.5 * z + t, 0.0, derivative=derivative).value))
