@@ -227,7 +227,8 @@ def test_a_rule_with_a_kink_inside_a_loop_is_listed():
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_optimality_function_of_jaxopt():
-    jaxopt = pytest.importorskip("jaxopt")
+    import jaxopt  # not above: it warns on import
+
     solver = jaxopt.ProximalGradient(fun=jaxopt.objective.least_squares, prox=jaxopt.prox.prox_lasso)
     rng = np.random.default_rng(0)
     data = jnp.asarray(rng.normal(size=(10, 4))), jnp.asarray(rng.normal(size=10))

@@ -10,6 +10,7 @@ decides every kink that some direction does. The derivative is then taken with t
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from jax import lax
 
 from nsimplicit._errors import InputError, message
 from nsimplicit.calculus.cell import Cell
-from nsimplicit.calculus.kink import Ordering, Switch, Treatment
+from nsimplicit.calculus.kink import Opaque, Ordering, Switch, Treatment
 from nsimplicit.calculus.program import Program
 from nsimplicit.calculus.replay import Replay
 from nsimplicit.selections import Along
@@ -142,12 +143,15 @@ def decide(program: Program, consts: Sequence[Cell], cells: Sequence[Cell], alon
             replay = Replay(visit, decided)
             replay.run(program.jaxpr, consts, [Cell(filled.get(i, c.value), c.live) for i, c in enumerate(cells)])
             sites.append(replay.sites)
+            kept.extend(replay.opaque)
             return replay.records
 
         return records
 
     sites: list[Any] = []
+    kept: list[Opaque] = []
     shapes = jax.eval_shape(pass_through(None), *primals)
+    _tell(kept)
     orderings = [site.is_ordering for site in sites[-1]]
     decided = [jnp.zeros(x.shape, jnp.int32 if o else jnp.int8) for x, o in zip(shapes, orderings, strict=True)]
     for direction in _directions(along, primals):
@@ -158,6 +162,16 @@ def decide(program: Program, consts: Sequence[Cell], cells: Sequence[Cell], alon
             for d, dot, o, axis in zip(decided, dots, orderings, axes, strict=True)
         ]
     return decided
+
+
+def _tell(kept: Sequence[Opaque]) -> None:
+    """Warn of kinks that keep the selection they have; a rule of one's own is no kink."""
+    dark = [x for x in kept if not x.has_rule and x.name != "cond"]  # the branches of cond were looked at
+    if dark:
+        found = f"{dark[0].name} at {dark[0].place} was not looked into: {dark[0].reason}."
+        meaning = "Kinks inside keep the selection they have, so the derivative may belong to the program only."
+        tries = "wrap the equation instead of its solver: fixed_point(with_selection(T, Along(...)), ...)"
+        warnings.warn(message("with_selection(fun, Along(...))", found, meaning, tries), UserWarning, stacklevel=3)
 
 
 def _directions(along: Along, primals: Sequence[Any]) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from nsimplicit.calculus import recognise
+from nsimplicit.calculus import rules
 from nsimplicit.calculus.cell import Cell, pack, unpack
 from nsimplicit.calculus.kink import Treatment
 from nsimplicit.calculus.liveness import carried, is_float, loop_sizes, opened
@@ -159,7 +159,7 @@ def _shard_map(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> l
     if not any(live):
         return replay.keep(eqn, cells)
     if replay.treatment.records:
-        if recognise.mentions_kinks(jaxpr):
+        if rules.mentions_kinks(jaxpr):
             replay.note(eqn, "its arrays are split over devices: look at the function inside")
         return replay.keep(eqn, cells)
     inside = replay.child()
@@ -187,8 +187,9 @@ def _custom_jvp(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> 
             return replay.run(body, None, cells)
         replay.note(eqn, "an implicit layer: look at its equation by itself")
         return replay.keep(eqn, cells)
-    if (found := recognise.rule(eqn)) is not None:
-        return replay.rewritten(eqn, cells, *found) or replay.keep(eqn, cells)
+    if (found := rules.rule(eqn)) is not None:
+        wanted = replay.treatment.wants(found[0], False)
+        return replay.rewritten(eqn, cells, found[1]) if wanted else replay.keep(eqn, cells)
     replay.note_inside(eqn)
     return replay.keep(eqn, cells)
 

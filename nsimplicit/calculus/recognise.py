@@ -1,176 +1,205 @@
-"""The kinks of JAX's own operations, read as switches and orderings with JAX's selection.
+"""Kinks, read off equations as switches and orderings: this package's own, and JAX's with JAX's selection.
 
-Each entry says of one JAX primitive which switch, or which ordering, it is: the operands, and the
-weight that makes the derivative JAX's own. An operation made of several kinks is rewritten as a
-function of simpler ones. Nothing here evaluates a derivative; ``switch`` and ``ordering`` do.
+A reader says of one primitive which switch, or which ordering, it is: the operands, and the weight
+that makes the derivative JAX's own. An operation made of several kinks is rewritten as a function of
+simpler ones. Nothing here evaluates a derivative; ``switch`` and ``ordering`` do. To make a replay
+see one more operation of JAX's, write a reader and add it to ``READERS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from nsimplicit import primitives
-from nsimplicit.calculus.cell import Comparison
+from nsimplicit._records import record
+from nsimplicit.calculus.cell import Cell
 from nsimplicit.calculus.kink import Ordering, Switch
+from nsimplicit.calculus.liveness import is_float
 
-# Piecewise linear operations: a custom rule around these alone is a kink, around anything else a smooth function.
-PIECEWISE = frozenset("max min abs select_n gt ge lt le".split())
-SHAPES = frozenset("broadcast_in_dim convert_element_type copy pvary pcast".split())
-MENTIONED = frozenset("switch ordering max min abs clamp reduce_max reduce_min sort top_k cummax cummin".split())
+Outputs = Callable[[], list[Any]]
 
 
-def maximum(operands: Sequence[Any], value: Any, **where: Any) -> Switch:
-    """``lax.max``: shared equally at a tie."""
-    x, y = operands
-    return Switch(left=x, right=y, above=x, below=y, weight=0.5, value=value, at_nan="zero", explicit=False, **where)
+@record
+class Reading:
+    """What an equation turned out to be.
 
-
-def minimum(operands: Sequence[Any], value: Any, **where: Any) -> Switch:
-    """``lax.min``: shared equally at a tie."""
-    x, y = operands
-    return Switch(left=y, right=x, above=x, below=y, weight=0.5, value=value, at_nan="zero", explicit=False, **where)
-
-
-def absolute(operands: Sequence[Any], value: Any, **where: Any) -> Switch:
-    """``lax.abs`` of a real array: +1 at 0."""
-    (x,) = operands
-    return Switch(left=x, right=0, above=x, below=-x, weight=1.0, value=value, at_nan="below", explicit=False, **where)
-
-
-def where_sign(test: Comparison, on_false: Any, on_true: Any, value: Any, **where: Any) -> Switch:
-    """``where(left op right, on_true, on_false)``; a tie takes what the comparison says of equal numbers."""
-    upward = test.op in ("gt", "ge")
-    above, below = (on_true, on_false) if upward else (on_false, on_true)
-    left, right = (jnp.broadcast_to(x, jnp.shape(value)) for x in (test.left, test.right))
-    return Switch(
-        left=left,
-        right=right,
-        above=above,
-        below=below,
-        weight=1.0 if test.op in ("ge", "lt") else 0.0,
-        value=value,
-        at_nan="below" if upward else "above",  # a comparison with nan is false
-        explicit=False,
-        **where,
-    )
-
-
-ELEMENTWISE: dict[str, tuple[str, Callable[..., Switch]]] = {
-    "max": ("maximum", maximum),
-    "min": ("minimum", minimum),
-    "abs": ("abs", absolute),
-}
-
-
-def reduction(operand: Any, axes: tuple[int, ...], value: Any, descending: bool, **where: Any) -> tuple[Ordering, Any]:
-    """``reduce_max`` or ``reduce_min``: shared equally by all that tie; and what shapes its output."""
-    rest = [i for i in range(operand.ndim) if i not in axes]
-    key = operand.transpose(*rest, *axes).reshape(*(operand.shape[i] for i in rest), -1)
-    ordering = Ordering(
-        key=key,
-        payload=key,
-        value=value[..., None],
-        permutation=(),
-        axis=key.ndim - 1,
-        tie="mean",
-        descending=descending,
-        start=0,
-        stop=1,
-        explicit=False,
-        **where,
-    )
-    return ordering, lambda out: out[..., 0]
-
-
-def sort(key: Any, payload: Any, value: Any, axis: int, **where: Any) -> Ordering:
-    """One output of ``lax.sort``: ascending, stable."""
-    params: dict[str, Any] = dict(axis=axis, tie="first", descending=False, start=0, stop=key.shape[axis])
-    return Ordering(key=key, payload=payload, value=value, permutation=(), explicit=False, **params, **where)
-
-
-def top_k(operand: Any, value: Any, index: Any, axis: int, **where: Any) -> Ordering:
-    """The values of ``lax.top_k``."""
-    params: dict[str, Any] = dict(axis=axis, tie="first", descending=True, start=0, stop=value.shape[axis])
-    return Ordering(key=operand, payload=operand, value=value, permutation=(index,), explicit=False, **params, **where)
-
-
-def rewrite(name: str, params: dict[str, Any]) -> tuple[str, Callable[..., Any]] | None:
-    """An operation made of several kinks: its name here, and the same as a function of simpler ones."""
-    if name == "clamp":
-
-        def clamp(low: Any, x: Any, high: Any) -> jax.Array:
-            inner = lax.max(*lax.stop_gradient((jnp.broadcast_to(low, x.shape), x)))
-            value = lax.min(inner, lax.stop_gradient(jnp.broadcast_to(high, x.shape)))
-            options: dict[str, Any] = dict(name="clamp", place="", weight=0.0, at_nan="zero", explicit=False)
-            x = Switch(left=x, right=low, above=x, below=low, value=inner, **options).bind()
-            return Switch(left=high, right=x, above=x, below=high, value=value, **options).bind()
-
-        return "clamp", clamp
-    if name in ("cummax", "cummin"):
-        value, read = (lax.max, maximum) if name == "cummax" else (lax.min, minimum)
-
-        def combine(x: Any, y: Any) -> jax.Array:
-            return read((x, y), value(*lax.stop_gradient((x, y))), name=name, place="").bind()
-
-        return name, lambda x: lax.associative_scan(combine, x, reverse=params["reverse"], axis=params["axis"])
-    if name == "reduce_window_max" and set(params["base_dilation"]) | set(params["window_dilation"]) == {1}:
-        window, strides, padding = (params[k] for k in ("window_dimensions", "window_strides", "padding"))
-        return "max_pool", lambda x: primitives.max_pool(x[..., None], window, strides, padding)[..., 0]
-    return None
-
-
-def rule(eqn: Any) -> tuple[str, Callable[..., Any]] | None:
-    """The kink that a custom derivative rule is wrapped around: ``jax.nn.relu`` or ``jax.nn.relu6``.
-
-    The rule has to be JAX's as well: a straight-through estimator has the same values.
+    Args:
+        operation: its name, as in a selection preset.
+        is_ordering: whether its kinks are ties of an ordering.
+        parts: from the values of the operands, and a function that evaluates the equation, to one switch,
+            ordering or plain array for each output.
+        shape: from the output of a part to that of the equation.
+        rewritten: instead of parts, the operation as a function of simpler kinks.
     """
-    steps = list(_flat(eqn.params["call_jaxpr"]))
-    if len(eqn.invars) != 1 or any(name not in PIECEWISE for name, _ in steps):
+
+    operation: str
+    is_ordering: bool = False
+    parts: Callable[[list[Any], Outputs], list[Any]] = lambda values, outs: outs()
+    shape: Callable[[Any], Any] = lambda out: out
+    rewritten: Callable[..., Any] | None = None
+
+
+def read(eqn: Any, cells: list[Cell], place: str) -> Reading | None:
+    """What kink an equation is; None if it is none."""
+    reader = READERS.get(eqn.primitive.name)
+    return reader(eqn, cells, place) if reader and any(is_float(v) for v in eqn.outvars) else None
+
+
+def _own_switch(eqn: Any, cells: list[Cell], place: str) -> Reading | None:
+    def parts(values: list[Any], outs: Outputs) -> list[Any]:
+        fields = dict(zip(("left", "right", "above", "below", "weight", "value"), values, strict=True))
+        return [Switch(**fields, **eqn.params, place=place, flipped=eqn.invars[2] is eqn.invars[1])]
+
+    return Reading(eqn.params["name"], parts=parts) if any(c.live for c in cells[:4]) else None
+
+
+def _own_ordering(eqn: Any, cells: list[Cell], place: str) -> Reading | None:
+    def parts(values: list[Any], outs: Outputs) -> list[Any]:
+        key, payload, value, *permutation = values
+        options = {"permutation": tuple(permutation), "place": place, **eqn.params}
+        return [Ordering(key=key, payload=payload, value=value, **options)]
+
+    return Reading(eqn.params["name"], True, parts) if cells[0].live else None
+
+
+def maximum(x: Any, y: Any, value: Any, **named: Any) -> Switch:
+    """``lax.max``: shared equally at a tie."""
+    return Switch(left=x, right=y, above=x, below=y, weight=0.5, value=value, at_nan="zero", explicit=False, **named)
+
+
+def minimum(x: Any, y: Any, value: Any, **named: Any) -> Switch:
+    """``lax.min``: shared equally at a tie."""
+    return Switch(left=y, right=x, above=x, below=y, weight=0.5, value=value, at_nan="zero", explicit=False, **named)
+
+
+def absolute(x: Any, value: Any, **named: Any) -> Switch:
+    """``lax.abs`` of a real array: +1 at 0."""
+    return Switch(left=x, right=0, above=x, below=-x, weight=1.0, value=value, at_nan="below", explicit=False, **named)
+
+
+def _elementwise(operation: str, switch: Callable[..., Switch]) -> Callable[..., Reading | None]:
+    def reader(eqn: Any, cells: list[Cell], place: str) -> Reading | None:
+        if jnp.iscomplexobj(cells[0].value):
+            return None
+        return Reading(operation, parts=lambda values, outs: [switch(*values, *outs(), name=operation, place=place)])
+
+    return reader
+
+
+def _where(eqn: Any, cells: list[Cell], place: str) -> Reading | None:
+    """``where(left op right, x, y)``; a tie takes what the comparison says of equal numbers."""
+    test = cells[0].test
+    if test is None or len(cells) != 3:
         return None
-    found = [(name, numbers) for name, numbers in steps if name in ELEMENTWISE]
-    for name, kinks in (("relu", [("max", (0.0,))]), ("relu6", [("max", (0.0,)), ("min", (6.0,))])):
-        if found == kinks and _derivative(eqn, _itself(eqn)) == _derivative(eqn, getattr(jax.nn, name)):
-            return name, getattr(primitives, name)
-    return None
+    upward = test.op in ("gt", "ge")
+
+    def parts(values: list[Any], outs: Outputs) -> list[Any]:
+        (_, on_false, on_true), (value,) = values, outs()
+        left, right = (jnp.broadcast_to(x, jnp.shape(value)) for x in (test.left, test.right))
+        named = {"name": "where", "place": place, "value": value, "explicit": False}
+        above, below = (on_true, on_false) if upward else (on_false, on_true)
+        weight, at_nan = float(test.op in ("ge", "lt")), "below" if upward else "above"  # nan compares false
+        return [Switch(left=left, right=right, above=above, below=below, weight=weight, at_nan=at_nan, **named)]
+
+    return Reading("where", parts=parts)
 
 
-def _itself(eqn: Any) -> Callable[[Any], Any]:
-    return lambda x: eqn.primitive.bind(x, **eqn.primitive.get_bind_params(eqn.params))[0]
+def _reduction(eqn: Any, cells: list[Cell], place: str) -> Reading | None:
+    """``reduce_max`` and ``reduce_min``: shared equally by all that tie."""
+    axes, operation = eqn.params["axes"], eqn.primitive.name.removeprefix("reduce_")
+
+    def parts(values: list[Any], outs: Outputs) -> list[Any]:
+        (operand,), (value,) = values, outs()
+        rest = [i for i in range(operand.ndim) if i not in axes]
+        key = operand.transpose(*rest, *axes).reshape(*(operand.shape[i] for i in rest), -1)
+        named = {"name": operation, "place": place, "explicit": False, "permutation": ()}
+        where: dict[str, Any] = dict(axis=key.ndim - 1, tie="mean", descending=operation == "max", start=0, stop=1)
+        return [Ordering(key=key, payload=key, value=value[..., None], **where, **named)]
+
+    return Reading(operation, True, parts, shape=lambda out: out[..., 0])
 
 
-def _derivative(eqn: Any, fun: Callable[[Any], Any]) -> list[Any]:
-    """What the derivative of a function computes at the argument of an equation."""
-    aval = eqn.invars[0].aval
-    return list(_flat(jax.make_jaxpr(lambda x, t: jax.jvp(fun, (x,), (t,)))(aval, aval)))
+def _sort(eqn: Any, cells: list[Cell], place: str) -> Reading | None:
+    """``lax.sort``: ascending, stable; one ordering for each output."""
+    if eqn.params["num_keys"] != 1 or not cells[0].live:
+        return None
+
+    def parts(values: list[Any], outs: Outputs) -> list[Any]:
+        named = {"name": "sort", "place": place, "explicit": False, "permutation": ()}
+        axis, key = eqn.params["dimension"], values[0]
+        where: dict[str, Any] = dict(axis=axis, tie="first", descending=False, start=0, stop=key.shape[axis])
+        return [
+            Ordering(key=key, payload=payload, value=out, **where, **named) if is_float(v) else out
+            for payload, out, v in zip(values, outs(), eqn.outvars, strict=True)
+        ]
+
+    return Reading("sort", True, parts)
 
 
-def mentions_kinks(jaxpr: Any) -> bool:
-    """Whether a kink of JAX's or of this package's stands in a jaxpr; whatever is no jaxpr has none."""
-    if isinstance(jaxpr, tuple | list):
-        return any(map(mentions_kinks, jaxpr))
-    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    return hasattr(jaxpr, "eqns") and any(
-        eqn.primitive.name in MENTIONED or any(map(mentions_kinks, eqn.params.values())) for eqn in jaxpr.eqns
-    )
+def _top_k(eqn: Any, cells: list[Cell], place: str) -> Reading | None:
+    def parts(values: list[Any], outs: Outputs) -> list[Any]:
+        (operand,), (value, index) = values, outs()
+        axis = eqn.params.get("axis", operand.ndim - 1)
+        named = {"name": "top_k", "place": place, "explicit": False, "permutation": (index,)}
+        where: dict[str, Any] = dict(axis=axis, tie="first", descending=True, start=0, stop=value.shape[axis])
+        return [Ordering(key=operand, payload=operand, value=value, **where, **named), index]
+
+    return Reading("top_k", True, parts)
 
 
-def _flat(jaxpr: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """The operations of a jaxpr but for those on shapes, each with the numbers written in it."""
-    known: dict[Any, Any] = {}
-    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        name = eqn.primitive.name
-        if name in ("jit", "pjit"):
-            yield from _flat(eqn.params["jaxpr"])
-            continue
-        found = (v.val if hasattr(v, "val") else known.get(v) for v in eqn.invars)
-        numbers = tuple(x for x in found if x is not None and np.ndim(x) == 0)
-        if name not in SHAPES:
-            yield name, numbers
-        elif numbers:
-            known[eqn.outvars[0]] = numbers[0]
+def _clamp(eqn: Any, cells: list[Cell], place: str) -> Reading | None:
+    """``lax.clamp``: two switches, which take the bound at a tie."""
+
+    def rewritten(low: Any, x: Any, high: Any) -> jax.Array:
+        inner = lax.max(*lax.stop_gradient((jnp.broadcast_to(low, x.shape), x)))
+        value = lax.min(inner, lax.stop_gradient(jnp.broadcast_to(high, x.shape)))
+        named: dict[str, Any] = dict(name="clamp", place=place, weight=0.0, at_nan="zero", explicit=False)
+        x = Switch(left=x, right=low, above=x, below=low, value=inner, **named).bind()
+        return Switch(left=high, right=x, above=x, below=high, value=value, **named).bind()
+
+    return Reading("clamp", rewritten=rewritten)
+
+
+def _cumulative(operation: str, value: Callable[..., Any], switch: Callable[..., Switch]) -> Callable[..., Reading]:
+    """``cummax`` and ``cummin``: the scan over pairs by which JAX differentiates them."""
+
+    def reader(eqn: Any, cells: list[Cell], place: str) -> Reading:
+        def combine(x: Any, y: Any) -> jax.Array:
+            return switch(x, y, value(*lax.stop_gradient((x, y))), name=operation, place=place).bind()
+
+        along = {"reverse": eqn.params["reverse"], "axis": eqn.params["axis"]}
+        return Reading(operation, rewritten=lambda x: lax.associative_scan(combine, x, **along))
+
+    return reader
+
+
+def _pool(eqn: Any, cells: list[Cell], place: str) -> Reading | None:
+    """``reduce_window_max`` without dilation."""
+    if set(eqn.params["base_dilation"]) | set(eqn.params["window_dilation"]) != {1}:
+        return None
+    sizes = [eqn.params[k] for k in ("window_dimensions", "window_strides", "padding")]
+    return Reading("max_pool", True, rewritten=lambda x: primitives.max_pool(x[..., None], *sizes)[..., 0])
+
+
+READERS: dict[str, Callable[[Any, list[Cell], str], Reading | None]] = {
+    "switch": _own_switch,
+    "ordering": _own_ordering,
+    "max": _elementwise("maximum", maximum),
+    "min": _elementwise("minimum", minimum),
+    "abs": _elementwise("abs", absolute),
+    "select_n": _where,
+    "reduce_max": _reduction,
+    "reduce_min": _reduction,
+    "sort": _sort,
+    "top_k": _top_k,
+    "clamp": _clamp,
+    "cummax": _cumulative("cummax", lax.max, maximum),
+    "cummin": _cumulative("cummin", lax.min, minimum),
+    "reduce_window_max": _pool,
+}
+MENTIONED = frozenset(READERS.keys() - {"select_n"})

@@ -27,6 +27,7 @@ from nsimplicit.calculus.kink import Opaque, Ordering, Scout, Site, Switch, Trea
 from nsimplicit.calculus.liveness import MOVES, is_float, opened, outputs, wanted
 from nsimplicit.calculus.nested import HIGHER
 from nsimplicit.calculus.program import trace
+from nsimplicit.calculus.rules import mentions_kinks
 
 PACKAGE = __file__.removesuffix("calculus/replay.py")
 
@@ -132,88 +133,34 @@ class Replay:
 
     def note_inside(self, eqn: Any) -> None:
         """List an equation as opaque if there is a kink somewhere inside."""
-        if any(map(recognise.mentions_kinks, eqn.params.values())):
+        if any(map(mentions_kinks, eqn.params.values())):
             self.note(eqn, "its derivative is its own rule, which is kept", has_rule=True)
 
     # Kinks.
 
     def _kink(self, eqn: Any, cells: list[Cell]) -> list[Cell] | None:
-        name, values = eqn.primitive.name, [c.value for c in cells]
-        where: dict[str, Any] = {"place": self.place or place_of(eqn)}
-        if not any(is_float(v) for v in eqn.outvars):
+        found = recognise.read(eqn, cells, self.place or place_of(eqn))
+        if found is None or not self.treatment.wants(found.operation, found.is_ordering):
             return None
-        if name == "switch":
-            if not any(c.live for c in cells[:4]):
-                return None
-            fields = dict(zip(("left", "right", "above", "below", "weight", "value"), values, strict=True))
-            flipped = eqn.invars[2] is eqn.invars[1]
-            return self._switch(eqn, cells, Switch(**fields, **eqn.params, **where, flipped=flipped))
-        if name == "ordering":
-            if not cells[0].live:
-                return None
-            key, payload, value, *permutation = values
-            kink = Ordering(
-                key=key, payload=payload, value=value, permutation=tuple(permutation), **eqn.params, **where
-            )
-            return self._orderings(eqn, cells, [kink])
-        if (found := recognise.ELEMENTWISE.get(name)) is not None and not jnp.iscomplexobj(values[0]):
-            if not self.treatment.wants(found[0], False):
-                return None
-            return self._switch(eqn, cells, found[1](values, _bind_one(eqn, *values), name=found[0], **where))
-        if name == "select_n" and len(cells) == 3 and (test := cells[0].test) is not None:
-            if not self.treatment.wants("where", False):
-                return None
-            kink = recognise.where_sign(test, values[1], values[2], _bind_one(eqn, *values), name="where", **where)
-            return self._switch(eqn, cells, kink)
-        if name in ("reduce_max", "reduce_min") and self.treatment.wants(name[7:], True):
-            value = _bind_one(eqn, *values)
-            options: dict[str, Any] = dict(descending=name == "reduce_max", name=name[7:], **where)
-            kink, shape = recognise.reduction(values[0], eqn.params["axes"], value, **options)
-            return self._orderings(eqn, cells, [kink], shape)
-        if name == "sort" and eqn.params["num_keys"] == 1 and cells[0].live and self.treatment.wants("sort", True):
-            options: dict[str, Any] = dict(axis=eqn.params["dimension"], name="sort", **where)
-            outs = _bind(eqn, values)
-            kinks = [recognise.sort(values[0], x, out, **options) if is_float(v) else out
-                     for x, out, v in zip(values, outs, eqn.outvars, strict=True)]  # fmt: skip
-            return self._orderings(eqn, cells, kinks)
-        if name == "top_k" and self.treatment.wants("top_k", True):
-            value, index = _bind(eqn, values)
-            axis = eqn.params.get("axis", values[0].ndim - 1)
-            return self._orderings(
-                eqn, cells, [recognise.top_k(values[0], value, index, axis, name=name, **where), index]
-            )
-        if (rewritten := recognise.rewrite(name, eqn.params)) is not None:
-            return self.rewritten(eqn, cells, *rewritten)
-        return None
+        if found.rewritten is not None:
+            return self.rewritten(eqn, cells, found.rewritten)
+        values = [c.value for c in cells]
+        parts = found.parts(values, lambda: _bind(eqn, values))
+        return [Cell(found.shape(self._treat(x)), True) if isinstance(x, Switch | Ordering) else Cell(x) for x in parts]
 
-    def _switch(self, eqn: Any, cells: list[Cell], kink: Switch) -> list[Cell] | None:
-        if not self.treatment.wants(kink.name, False):
-            return None
-        self.sites.append(Site(kink.name, kink.place, jnp.shape(kink.value)))
-        out, record = self.treatment.switch(kink, None if self.feeds is None else next(self.feeds))
-        self.records.append(record)
-        return [Cell(out, True)]
-
-    def _orderings(
-        self, eqn: Any, cells: list[Cell], kinks: Sequence[Any], shape: Callable[[Any], Any] = lambda x: x
-    ) -> list[Cell] | None:
-        outs = []
-        for kink in kinks:
-            if not isinstance(kink, Ordering):
-                outs.append(Cell(kink))
-                continue
-            if not self.treatment.wants(kink.name, True):
-                return None
+    def _treat(self, kink: Switch | Ordering) -> Any:
+        feed = None if self.feeds is None else next(self.feeds)
+        if isinstance(kink, Switch):
+            self.sites.append(Site(kink.name, kink.place, jnp.shape(kink.value)))
+            out, record = self.treatment.switch(kink, feed)
+        else:
             self.sites.append(Site(kink.name, kink.place, jnp.shape(kink.key), kink.axis))
-            out, record = self.treatment.ordering(kink, None if self.feeds is None else next(self.feeds))
-            self.records.append(record)
-            outs.append(Cell(shape(out), True))
-        return outs
+            out, record = self.treatment.ordering(kink, feed)
+        self.records.append(record)
+        return out
 
-    def rewritten(self, eqn: Any, cells: list[Cell], name: str, fun: Callable[..., Any]) -> list[Cell] | None:
+    def rewritten(self, eqn: Any, cells: list[Cell], fun: Callable[..., Any]) -> list[Cell]:
         """The outputs of an equation, as those of a function that says the same in simpler kinks."""
-        if not self.treatment.wants(name, name == "max_pool"):
-            return None
         program = trace(fun, *(jax.typeof(c.value) for c in cells))
         before, self.place = self.place, self.place or place_of(eqn)
         outs = self.run(program.jaxpr, program.consts, cells)

@@ -66,7 +66,7 @@ def judge(
     if int(found.code) == 1 and not form.coupling.any():  # the set of all selections is convex, and holds Clarke's
         return dataclasses.replace(found, clarke=np.int32(1))
     code = clarke_code(form, groups, signs[kept], rounding)
-    told = "the branches that make it singular never occur together: with_selection(fun, Along(...)) avoids them"
+    told = "the branches that make it singular never occur together: with_selection(equation, Along(...)) avoids them"
     reason = "; ".join(x for x in (found.reason, told if code == 1 and int(found.code) < 1 else "") if x)
     return dataclasses.replace(found, clarke=np.int32(code), reason=reason)
 
