@@ -78,7 +78,7 @@ def test_solve_is_called_with_the_matrix_and_with_its_transpose():
     np.testing.assert_allclose(seen, [A, A.T], atol=1e-15)
 
 
-@pytest.mark.parametrize("solver", ["GMRES", "Dense", "Auto"])
+@pytest.mark.parametrize("solver", ["GMRES", "BiCGStab", "NormalCG", "Dense", "Auto"])
 def test_linear_solvers_agree(solver):
     linear_solver = getattr(linear_solvers, solver)()
     row = ROWS["nonlinear"]

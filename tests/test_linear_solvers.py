@@ -9,7 +9,19 @@ import pytest
 
 from nsimplicit import InputError
 from nsimplicit._tree import Space
-from nsimplicit.linear_solvers import CG, GMRES, Auto, Custom, Dense, LinearSolution, LinearSolver, Operator, ProxCG
+from nsimplicit.linear_solvers import (
+    CG,
+    GMRES,
+    Auto,
+    BiCGStab,
+    Custom,
+    Dense,
+    LinearSolution,
+    LinearSolver,
+    NormalCG,
+    Operator,
+    ProxCG,
+)
 from nsimplicit.linear_solvers.auto import choose
 from nsimplicit.linear_solvers.dense import invert
 from nsimplicit.linear_solvers.lsqr import lsqr
@@ -42,6 +54,8 @@ CASES = [
     (CG(), "negative"),
     (ProxCG(), "prox"),
     (ProxCG(), "transposed"),
+    (BiCGStab(), "general"),
+    (NormalCG(), "general"),
 ]
 
 
@@ -64,7 +78,7 @@ def compiled(solver, kind):
 
 @pytest.mark.parametrize(
     "solver, kind, dtype",
-    [(*case, np.float64) for case in CASES] + [(*CASES[i], np.float32) for i in (0, 2, 5, 7)],
+    [(*case, np.float64) for case in CASES] + [(*CASES[i], np.float32) for i in (0, 2, 5, 7, 9, 10)],
     ids=lambda x: x.__name__ if isinstance(x, type) else name(x),
 )
 def test_agrees_with_numpy(solver, kind, dtype):
@@ -74,7 +88,7 @@ def test_agrees_with_numpy(solver, kind, dtype):
     # default tolerance eps^(3/4) of the right-hand side, times the condition number, at most 70 here
     np.testing.assert_allclose(x, np.linalg.solve(M, b), atol=100 * np.finfo(dtype).eps ** 0.75)
     assert x.dtype == dtype
-    assert 0 <= steps <= 62  # never more than two cycles of GMRES
+    assert 0 <= steps <= 62  # two cycles of GMRES; two products a step for BiCGStab and NormalCG
     assert float(norm) <= np.linalg.norm(M, 1) * (1 + 1e-5)  # from below
     assert not float(condition) > np.linalg.cond(M, 1) * (1 + 1e-3)  # from below; nan where unknown
 
@@ -86,7 +100,7 @@ def test_zero_right_hand_side(solver, kind):
     assert steps == (31 if isinstance(solver, Dense | Auto) else 0)
 
 
-@pytest.mark.parametrize("solver, kind", [CASES[i] for i in (2, 5, 7, 8)], ids=name)
+@pytest.mark.parametrize("solver, kind", [CASES[i] for i in (2, 5, 7, 8, 9, 10)], ids=name)
 def test_warm_start(solver, kind):
     M, structure = system(12, kind)
     b = np.ones(12)
@@ -99,7 +113,9 @@ def test_warm_start(solver, kind):
     np.testing.assert_allclose(got, x, rtol=1e-9)
 
 
-@pytest.mark.parametrize("solver, axis", [(Dense(), 0), (GMRES(), 1), (CG(), 0), (CG(), 1)], ids=name)
+@pytest.mark.parametrize(
+    "solver, axis", [(Dense(), 0), (GMRES(), 1), (CG(), 0), (CG(), 1), (BiCGStab(), 0), (NormalCG(), 1)], ids=name
+)
 def test_lanes(solver, axis):
     """Lanes of a batch axis: each its own answer and its own count, as alone; one is nan, one has a zero right side."""
     kind = "definite" if isinstance(solver, CG) else "general"
@@ -125,7 +141,7 @@ def test_lanes(solver, axis):
         assert steps[2] < steps[0] and steps[1] == 0
 
 
-@pytest.mark.parametrize("solver", [Dense(), GMRES(), CG(), ProxCG()], ids=name)
+@pytest.mark.parametrize("solver", [Dense(), GMRES(), CG(), ProxCG(), BiCGStab(), NormalCG()], ids=name)
 def test_singular_is_never_a_small_residual(solver):
     """Whatever the answer, its residual shows that there is none."""
     M = np.diag([1.0, 2.0, 0.0])
@@ -202,3 +218,21 @@ def test_wrong_use():
         Dense().solve(split, jnp.ones(2))
     with pytest.raises(InputError, match="structure General.*\n.*\nTry: "):
         ProxCG().solve(Operator(lambda v: v), jnp.ones(2))
+
+
+def test_normal_cg_ends_at_a_least_squares_solution():
+    """A singular, inconsistent system has none other; the residual is what is left of b outside the range."""
+    M = np.random.default_rng(0).normal(size=(6, 6))
+    M[:, 5] = M[:, 4]
+    b = np.ones(6)
+    x, steps, _, _ = jax.jit(lambda M, b: solved(NormalCG(), M, b))(M, b)
+    expected = np.linalg.lstsq(M, b, rcond=None)[0]
+    np.testing.assert_allclose(x, expected, atol=1e-9)  # from zero: that of least norm
+    assert steps <= 2 * 12
+
+
+def test_bicgstab_says_when_it_breaks_down():
+    """For a rotation by a right angle the first curvature is zero: it stops at once, with the residual to show."""
+    M = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    x, steps, _, _ = jax.jit(lambda M, b: solved(BiCGStab(), M, b))(M, np.array([1.0, 0.0]))
+    assert steps == 2 and not np.linalg.norm(M @ x - np.array([1.0, 0.0])) < 0.9

@@ -27,6 +27,8 @@ TIMEOUT = 300  # seconds; the child needs about 20
 ROWS = {
     "Picard": (S.Picard(), D.Implicit()),
     "Picard, relaxed": (S.Picard(0.8), D.Unrolled(120)),
+    "Picard, BiCGStab": (S.Picard(), D.Implicit(nsi.linear_solvers.BiCGStab())),
+    "Picard, NormalCG": (S.Picard(), D.Implicit(nsi.linear_solvers.NormalCG())),
     "Anderson": (S.Anderson(), D.Implicit(nsi.linear_solvers.GMRES())),
     "Nesterov": (S.Nesterov(), D.Neumann(120)),
     "SemismoothNewton": (S.SemismoothNewton(), D.Implicit()),

@@ -9,5 +9,19 @@ from nsimplicit.linear_solvers.operator import LinearSolution as LinearSolution
 from nsimplicit.linear_solvers.operator import LinearSolver as LinearSolver
 from nsimplicit.linear_solvers.operator import Operator as Operator
 from nsimplicit.linear_solvers.prox_cg import ProxCG as ProxCG
+from nsimplicit.linear_solvers.short_recurrences import BiCGStab as BiCGStab
+from nsimplicit.linear_solvers.short_recurrences import NormalCG as NormalCG
 
-__all__ = ["Auto", "CG", "Custom", "Dense", "GMRES", "LinearSolution", "LinearSolver", "Operator", "ProxCG"]
+__all__ = [
+    "Auto",
+    "BiCGStab",
+    "CG",
+    "Custom",
+    "Dense",
+    "GMRES",
+    "LinearSolution",
+    "LinearSolver",
+    "NormalCG",
+    "Operator",
+    "ProxCG",
+]

@@ -20,7 +20,8 @@ COVERED = frozenset(
     """custom_root custom_fixed_point root_jvp root_vjp host equation_of tap Report
     NsimplicitError InputError DerivativeError
     guards.Guard guards.Off guards.Solved guards.Conditioned
-    linear_solvers.Auto linear_solvers.CG linear_solvers.Custom linear_solvers.Dense linear_solvers.GMRES
+    linear_solvers.Auto linear_solvers.BiCGStab linear_solvers.CG linear_solvers.Custom linear_solvers.Dense
+    linear_solvers.GMRES linear_solvers.NormalCG
     linear_solvers.LinearSolution linear_solvers.LinearSolver linear_solvers.Operator linear_solvers.ProxCG""".split()
 )
 

@@ -1,0 +1,127 @@
+"""Krylov methods for any matrix that keep a handful of vectors: BiCGStab, and CG on the normal equations."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nsimplicit._records import config
+from nsimplicit._tree import blank_like, subtract
+from nsimplicit.linear_solvers.operator import (
+    LinearSolution,
+    LinearSolver,
+    Operator,
+    Vector,
+    default_tolerance,
+    quotient,
+)
+
+
+@config
+class BiCGStab(LinearSolver):
+    """Stabilised biconjugate gradients, for any matrix: eight vectors of memory, two products a step.
+
+    Its residual is not monotone and it may break down, which ends a lane unconverged; the guard sees
+    that. ``GMRES`` is safer where its basis fits into memory.
+
+    Args:
+        rtol: stop when the residual is below ``rtol`` times the right-hand side; default eps^(3/4).
+        max_steps: at most this many products.
+
+    References:
+        van der Vorst, Bi-CGSTAB: a fast and smoothly converging variant of Bi-CG (1992).
+    """
+
+    rtol: float | None = None
+    max_steps: int = 2000
+
+    def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
+        """x with M x = b."""
+        space = operator.space
+        x = guess if guess is not None else blank_like(b)
+        shadow = subtract(b, operator.matvec(x)) if guess is not None else b
+        target = default_tolerance(b, self.rtol) * space.norm(b)
+        beta, still = space.norm(shadow), blank_like(b)
+        one = jnp.ones_like(beta)
+        carry = (x, shadow, still, still, one, one, one, beta, (beta * 0).astype(int), beta * 0, beta < 0)
+
+        def active(c):
+            return (c[7] > target) & (c[8] < self.max_steps) & ~c[10]
+
+        def body(c):
+            x, r, p, v, rho, alpha, omega, size, steps, norm, broken = c
+            on = active(c)
+            new = space.dot(shadow, r)
+            turn = quotient(new, rho) * quotient(alpha, omega)
+            p = space.where(on, space.axpy(turn, space.axpy(-omega, v, p), r), p)
+            v = space.where(on, operator.matvec(p), v)
+            a = quotient(new, space.dot(shadow, v))
+            s = space.axpy(-a, v, r)
+            t = operator.matvec(s)
+            w = quotient(space.dot(t, s), space.dot(t, t))
+            x = space.where(on, space.axpy(a, p, space.axpy(w, s, x)), x)
+            r = space.where(on, space.axpy(-w, t, s), r)
+            size = jnp.where(on, space.norm(r), size)
+            broken = jnp.where(on, (a == 0) | ((w == 0) & (size > target)), broken)
+            norm = jnp.maximum(norm, jnp.where(on, quotient(space.norm(v), space.norm(p)), 0))
+            scalars = (jnp.where(on, n, o) for n, o in ((new, rho), (a, alpha), (w, omega)))
+            return x, r, p, v, *scalars, size, steps + 2 * on, norm, broken
+
+        out = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
+        return LinearSolution(out[0], out[8], out[9], jnp.full_like(out[9], jnp.nan))
+
+
+@config
+class NormalCG(LinearSolver):
+    """Conjugate gradients on the normal equations, for any matrix: steady, but slow.
+
+    It works with the square of the condition number: as many steps as the condition number, where
+    GMRES needs its root at best, and half of the digits at worst. A singular system ends at a
+    least-squares solution, which the guard judges by its residual.
+
+    Args:
+        rtol: stop when the residual is below ``rtol`` times the right-hand side; default eps^(3/4).
+        max_steps: at most this many products, with M and with its transpose.
+
+    References:
+        Björck, Numerical Methods for Least Squares Problems (1996), section 7.4 (CGLS).
+    """
+
+    rtol: float | None = None
+    max_steps: int = 4000
+
+    def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
+        """x with M x = b."""
+        space = operator.space
+        x = guess if guess is not None else blank_like(b)
+        r = subtract(b, operator.matvec(x)) if guess is not None else b
+        back = jax.linear_transpose(operator.matvec, b)
+        target = default_tolerance(b, self.rtol) * space.norm(b)
+        s = back(r)[0]
+        square, size = space.dot(s, s), space.norm(r)
+        flat = jnp.finfo(size.dtype).eps ** 2 * square
+        carry = (x, r, s, square, size, (size * 0).astype(int), size * 0 + jnp.inf, size * 0)
+
+        def active(c):
+            # the second test: the residual is orthogonal to the range, which is all that can be had
+            return (c[4] > target) & (c[3] > flat) & (c[5] < self.max_steps)
+
+        def body(c):
+            x, r, p, square, size, steps, low, high = c
+            on = active(c)
+            m = operator.matvec(p)
+            a = jnp.where(on, quotient(square, space.dot(m, m)), 0)
+            x, r = space.axpy(a, p, x), space.axpy(-a, m, r)
+            s = back(r)[0]
+            new = jnp.where(on, space.dot(s, s), square)
+            p = space.where(on, space.axpy(quotient(new, square), p, s), p)
+            inverse = jnp.where(on & (a > 0), 1 / jnp.where(a > 0, a, 1), jnp.nan)
+            low = jnp.where(inverse < low, inverse, low)
+            high = jnp.where(inverse > high, inverse, high)
+            return x, r, p, new, jnp.where(on, space.norm(r), size), steps + 2 * on, low, high
+
+        out = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
+        high = jnp.sqrt(out[7])
+        condition = jnp.where(out[5] > 0, jnp.maximum(1.0, quotient(high, jnp.sqrt(out[6]))), 1.0)
+        return LinearSolution(out[0], out[5], high, condition)
