@@ -220,9 +220,14 @@ def verdict(
     both = active[:, None] & active
     matrix = jnp.eye(index.size, dtype=system.q.dtype) - jnp.where(both, system.q, 0)
     found = p_test(matrix, jnp.where(both, system.error, 0))
-    # A minor that is zero to rounding is as singular as a computed number can tell.
-    code = jnp.where((found.code == 0) & (found.margin <= 1e3 * jnp.finfo(matrix.dtype).eps), -1, found.code)
+    # A minor that is zero to rounding is as singular as a computed number can tell; a margin does not know of the 1 in
+    # 1 - q.
+    rounding, diagonal = 1e3 * jnp.finfo(matrix.dtype).eps, jnp.diagonal(matrix)
+    zero = (found.margin <= rounding) | jnp.any(jnp.abs(diagonal) <= rounding * (1 + jnp.abs(1 - diagonal)))
+    code = jnp.where((found.code == 0) & zero, -1, found.code)
     count = jnp.sum(near).astype(jnp.int32)
-    undecided = blocked | (more > 0) | ~system.solved | dark
+    value = kinked.program(captured, *leaves)
+    lost = ~jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in (*leaves, *jax.tree.leaves(value))]))
+    undecided = blocked | (more > 0) | ~system.solved | dark | lost
     code = jnp.where(undecided, jnp.where(system.singular & ~blocked, -1, 0), code).astype(jnp.int32)
-    return jnp.where((count == 0) & (not dark), one, code), count
+    return jnp.where((count == 0) & (not dark) & ~lost, one, code), count
