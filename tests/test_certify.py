@@ -425,17 +425,17 @@ def test_sixteen_kinks_of_five_hundred_unknowns_and_twenty_on_request():
 
 
 @pytest.mark.slow
-def test_ten_thousand_unknowns_without_a_matrix():
+def test_a_hundred_thousand_unknowns_without_a_matrix():
     rng = np.random.default_rng(0)
-    z = rng.uniform(0.5, 1.0, 10_000) * rng.choice([-1.0, 1.0], 10_000)
-    kinks = rng.permutation(10_000)[:8]
+    z = rng.uniform(0.5, 1.0, 100_000) * rng.choice([-1.0, 1.0], 100_000)
+    kinks = rng.permutation(100_000)[:8]
     z[kinks] = 0.0
 
     def stencil(z, b, slope):
         return 2.5 * z - jnp.roll(z, 1) - jnp.roll(z, -1) / 2 + slope * jnp.abs(z) - b
 
     def certificate(at_kinks):
-        slope = np.zeros(10_000)
+        slope = np.zeros(100_000)
         slope[kinks] = at_kinks
         return nsi.certify(stencil)(jnp.asarray(z), stencil(jnp.asarray(z), 0.0, slope), slope)
 
