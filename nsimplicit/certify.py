@@ -86,8 +86,9 @@ def certify(
 
         eps = float(jnp.finfo(flat.dtype).eps)
         kinked = Kinked(trace(residual, flat), tolerance=eps**0.5, live_consts=False)
-        active, reach = _active(kinked, flat, tolerance, eps)
-        blocked = _blocked(kinked, flat, active, eps**0.5)
+        survey = jax.jit(kinked.survey)(kinked.program.consts, [flat])
+        active, reach = _active(kinked, survey, flat, tolerance, eps)
+        blocked = _blocked(kinked, survey, active, eps**0.5)
         if not _is_finite(kinked, flat):
             reason = "the solution or its residual is nan or infinite"
             return certificate(0, flat.size, 0, "none", reason=reason, tolerance=reach)
@@ -152,9 +153,10 @@ def _same_arguments(kinked: Kinked, flat: jax.Array, index: np.ndarray) -> tuple
     return np.unique(groups, return_inverse=True)[1], signs
 
 
-def _active(kinked: Kinked, flat: jax.Array, tolerance: float | None, eps: float) -> tuple[np.ndarray, float]:
+def _active(
+    kinked: Kinked, survey: Survey, flat: jax.Array, tolerance: float | None, eps: float
+) -> tuple[np.ndarray, float]:
     """Which kinks are active, and the largest distance within which one counted."""
-    survey = jax.jit(kinked.survey)(kinked.program.consts, [flat])
     distance, scale = np.asarray(survey.distance), np.asarray(survey.scale)
     reach = (eps**0.5 if tolerance is None else tolerance) * scale
     if tolerance is None and kinked.num_kinks:
@@ -188,9 +190,8 @@ def _uncertainty(kinked: Kinked, flat: jax.Array, eps: float) -> jax.Array:
     return 2 * slopes * (jnp.linalg.norm(step) + eps * jnp.linalg.norm(flat))
 
 
-def _blocked(kinked: Kinked, flat: jax.Array, active: np.ndarray, near: float) -> str:
+def _blocked(kinked: Kinked, survey: Survey, active: np.ndarray, near: float) -> str:
     """What no selection of switches describes, in words; empty where nothing is in the way."""
-    survey: Survey = jax.jit(kinked.survey)(kinked.program.consts, [flat])
     for i in np.flatnonzero(np.asarray(obstacles(kinked, survey, jnp.asarray(active), near))):
         name = kinked.name(int(i))
         return (

@@ -1,6 +1,6 @@
 """A program with its kinks laid out in one vector: how near each is, and what each lets through.
 
-Every analysis starts here. ``survey`` says for each kink how far its switch is from zero. ``inject``
+Every analysis starts here. ``survey`` says for each kink how far its switch is from zero. ``open``
 evaluates the program with some kinks opened: each takes its branch below plus an injection y, zero in
 value, and reports the difference of its branches. Differentiating that one function in the state and
 in y gives the switch normal form; it is made of JAX operations only, so it may be jitted, mapped and

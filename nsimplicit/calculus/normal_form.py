@@ -61,16 +61,19 @@ class NormalForm:
 
     def jacobian(self, s: Any) -> jax.Array:
         """The Jacobian (m, n) for selections s: array (k,), the weight on the branch above."""
-        return self.base + self.gain @ self._through(s, self.into)
+        return self.base + self.gain @ self._through(s)
 
     def arguments(self, s: Any) -> jax.Array:
         """The derivative (k, n) of each switch's argument, for selections s."""
-        return self.argument_into + self.argument_coupling @ self._through(s, self.into)
+        return self.argument_into + self.argument_coupling @ self._through(s)
 
-    def _through(self, s: Any, into: jax.Array) -> jax.Array:
+    def _through(self, s: Any) -> jax.Array:
         s = jnp.asarray(s, self.base.dtype)[:, None]
         return jax.scipy.linalg.solve_triangular(
-            jnp.eye(self.num_kinks, dtype=self.base.dtype) - s * self.coupling, s * into, lower=True, unit_diagonal=True
+            jnp.eye(self.num_kinks, dtype=self.base.dtype) - s * self.coupling,
+            s * self.into,
+            lower=True,
+            unit_diagonal=True,
         )
 
 

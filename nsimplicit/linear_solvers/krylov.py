@@ -23,6 +23,7 @@ from nsimplicit.linear_solvers.operator import (
     Vector,
     default_tolerance,
     quotient,
+    start,
     unknowns,
 )
 
@@ -45,8 +46,7 @@ class CG(LinearSolver):
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
         """x with M x = b."""
         space = operator.space
-        x = guess if guess is not None else blank_like(b)
-        r = subtract(b, operator.matvec(x)) if guess is not None else b
+        x, r = start(operator, b, guess)
         square = space.dot(r, r)
         target = (default_tolerance(b, self.rtol) * space.norm(b)) ** 2
         zero = square * 0
@@ -91,8 +91,7 @@ class GMRES(LinearSolver):
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
         """x with M x = b."""
         space = operator.space
-        x = guess if guess is not None else blank_like(b)
-        r = subtract(b, operator.matvec(x)) if guess is not None else b
+        x, r = start(operator, b, guess)
         target = default_tolerance(b, self.rtol) * space.norm(b)
         beta = space.norm(r)
         # a vector split over a mesh is longer than what this device holds of it

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._records import config
-from nsimplicit._tree import Space
+from nsimplicit._tree import Space, blank_like, subtract
 
 Vector = Any
 Product = Callable[[Vector], Vector]
@@ -99,6 +99,13 @@ class LinearSolver(abc.ABC):
     @abc.abstractmethod
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
         """x with M x = b, starting at ``guess`` where the method iterates."""
+
+
+def start(operator: Operator, b: Vector, guess: Vector | None) -> tuple[Vector, Vector]:
+    """Where an iteration starts, and the residual there: the guess, or zero, which costs no product."""
+    if guess is None:
+        return blank_like(b), b
+    return guess, subtract(b, operator.matvec(guess))
 
 
 def default_tolerance(b: Vector, rtol: float | None) -> float:

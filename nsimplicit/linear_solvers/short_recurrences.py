@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._records import config
-from nsimplicit._tree import blank_like, subtract
+from nsimplicit._tree import blank_like
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
     LinearSolver,
@@ -15,6 +15,7 @@ from nsimplicit.linear_solvers.operator import (
     Vector,
     default_tolerance,
     quotient,
+    start,
 )
 
 
@@ -39,8 +40,7 @@ class BiCGStab(LinearSolver):
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
         """x with M x = b."""
         space = operator.space
-        x = guess if guess is not None else blank_like(b)
-        shadow = subtract(b, operator.matvec(x)) if guess is not None else b
+        x, shadow = start(operator, b, guess)
         target = default_tolerance(b, self.rtol) * space.norm(b)
         beta, still = space.norm(shadow), blank_like(b)
         one = jnp.ones_like(beta)
@@ -94,8 +94,7 @@ class NormalCG(LinearSolver):
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
         """x with M x = b."""
         space = operator.space
-        x = guess if guess is not None else blank_like(b)
-        r = subtract(b, operator.matvec(x)) if guess is not None else b
+        x, r = start(operator, b, guess)
         back = jax.linear_transpose(operator.matvec, b)
         target = default_tolerance(b, self.rtol) * space.norm(b)
         s = back(r)[0]
