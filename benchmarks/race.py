@@ -1,0 +1,182 @@
+"""Several programs that compute the same thing, timed side by side.
+
+Calls are interleaved, so that a busy moment of the machine hits all entrants; what an entrant raises becomes a row, so
+that a loss stays in the table. Times are worth comparing only at equal error: ``at_equal_error`` finds the setting.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any
+
+import jax
+
+from benchmarks.report import spread
+
+SLOW = 0.1  # seconds; a call slower than this is timed `repeats` times in all, not for every instance
+COMPILES = 2  # compile times are the smaller of two, each from empty caches: the first may still import
+
+
+@dataclasses.dataclass(frozen=True)
+class Entrant:
+    """One program in a race.
+
+    Args:
+        name: what the row says.
+        call: ``call(*args)``; the harness jits it.
+        args: arrays, or trees of arrays.
+        error: the output -> its error against the reference.
+        products: how many products with the matrix a call makes, where known.
+        note: said at the end of the row.
+        jitted: False for what JAX cannot compile (torch, say): called as it is.
+        others: more instances ``(args, error)`` of the same shapes (other seeds), run by the same compiled program.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    args: tuple[Any, ...]
+    error: Callable[[Any], float] | None = None
+    products: float | None = None
+    note: str = ""
+    jitted: bool = True
+    others: Sequence[tuple[tuple[Any, ...], Callable[[Any], float] | None]] = ()
+
+    @property
+    def instances(self) -> list[tuple[tuple[Any, ...], Callable[[Any], float] | None]]:
+        return [(self.args, self.error), *self.others]
+
+    def worst(self, run: Callable[..., Any]) -> float | None:
+        """The largest error over the instances, nan if one is nan; every output is waited for."""
+        outputs = [(error, jax.block_until_ready(run(*args))) for args, error in self.instances]
+        errors = [float(error(output)) for error, output in outputs if error is not None]
+        return next((e for e in errors if e != e), max(errors)) if errors else None
+
+
+def race(entrants: Sequence[Entrant], repeats: int = 9) -> list[dict[str, Any]]:
+    """A row per entrant: compile and warm times in milliseconds, error, memory, products.
+
+    Args:
+        entrants: what to time.
+        repeats: timed calls of each entrant for each of its instances; at least 7 say what the spread is.
+
+    Returns:
+        Rows with ``entrant``, ``trace ms`` (Python: tracing and lowering), ``compile ms`` (that and XLA), ``median
+        ms``, ``quartile 1``, ``quartile 3``, ``error`` (the worst instance), ``MB`` (temporaries and output, by XLA's
+        own account), ``products``, ``note``.
+    """
+    rows, runs, times = [], {}, {}
+    for place, entrant in enumerate(entrants):
+        row: dict[str, Any] = {"entrant": entrant.name}
+        row |= dict.fromkeys(("trace ms", "compile ms", "median ms", "quartile 1", "quartile 3", "error", "MB"), "")
+        row |= {"products": "" if entrant.products is None else entrant.products, "note": entrant.note}
+        rows.append(row)
+        try:
+            run = _compile(entrant, row) if entrant.jitted else entrant.call
+            worst = entrant.worst(run)
+            row["error"] = "" if worst is None else worst
+            runs[place], times[place] = run, []
+        except Exception as failure:  # whatever a peer raises is its result
+            row["note"] = _and(entrant.note, _brief(failure))
+    for turn in range(repeats):
+        for place, run in runs.items():
+            instances = entrants[place].instances
+            slow = times[place] and min(times[place]) > SLOW
+            for args, _ in [instances[turn % len(instances)]] if slow else instances:
+                began = perf_counter()
+                jax.block_until_ready(run(*args))
+                times[place].append(perf_counter() - began)
+    for place, seconds in times.items():
+        few = len(seconds) < 2
+        rows[place] |= spread(seconds) if not few else {"median ms": statistics.median(seconds or [float("nan")]) * 1e3}
+    return rows
+
+
+def at_equal_error(
+    make: Callable[[Any], Callable[..., Any]],
+    settings: Sequence[Any],
+    args: tuple[Any, ...],
+    error: Callable[[Any], float],
+    target: float,
+    *,
+    name: str = "",
+    others: Sequence[tuple[tuple[Any, ...], Callable[[Any], float] | None]] = (),
+    traced: bool = False,
+    note: str = "",
+) -> Entrant:
+    """The member of a family that is just accurate enough.
+
+    Args:
+        make: setting -> the function to be raced.
+        settings: from the loosest to the tightest.
+        args: as for :class:`Entrant`.
+        error: as for :class:`Entrant`.
+        target: the error every instance must meet.
+        name: the row's name; default that of ``make``.
+        others: as for :class:`Entrant`.
+        traced: the settings are numbers that may be traced (a tolerance): the search then compiles once.
+        note: as for :class:`Entrant`; what was chosen is added.
+
+    Returns:
+        The entrant with the loosest setting whose error is at most ``target``; where none is, the most accurate one,
+        with a note that says so. A family that raises at every setting gives an entrant that raises the last error.
+    """
+    name = name or getattr(make, "__name__", "")
+    generic = jax.jit(lambda setting, *args: make(setting)(*args)) if traced else None
+    best, failure = (float("inf"), None), None
+    for setting in settings:
+        trial = Entrant(name, make(setting), args, error, others=others)
+        try:
+            run = jax.jit(trial.call) if generic is None else lambda *args, s=setting: generic(s, *args)
+            worst = trial.worst(run)
+        except Exception as raised:
+            failure = raised
+            continue
+        if worst is not None and worst <= target:
+            return dataclasses.replace(trial, note=_and(note, f"at {_word(setting)}"))
+        if worst is not None and worst < best[0]:
+            best = worst, setting
+    if best[1] is None:
+        return absent(name, failure or ArithmeticError("no finite error at any setting"), args)
+    reached = f"at {_word(best[1])}: error {best[0]:.1e}, target not reached"
+    return Entrant(name, make(best[1]), args, error, others=others, note=_and(note, reached))
+
+
+def absent(name: str, why: Exception, args: tuple[Any, ...] = ()) -> Entrant:
+    """An entrant that cannot run: its row says why."""
+
+    def call(*_: Any) -> Any:
+        raise why
+
+    return Entrant(name, call, args)
+
+
+def _compile(entrant: Entrant, row: dict[str, Any]) -> Callable[..., Any]:
+    traces, totals, compiled = [], [], None
+    for _ in range(COMPILES):
+        jax.clear_caches()
+        began = perf_counter()
+        lowered = jax.jit(lambda *args: entrant.call(*args)).lower(*entrant.args)
+        traces.append(perf_counter() - began)
+        compiled = lowered.compile()
+        totals.append(perf_counter() - began)
+    row["trace ms"], row["compile ms"] = min(traces) * 1e3, min(totals) * 1e3
+    assert compiled is not None
+    if memory := compiled.memory_analysis():
+        row["MB"] = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6
+    return compiled
+
+
+def _brief(failure: Exception) -> str:
+    if isinstance(failure, ImportError) and failure.name:
+        return f"not installed: {failure.name.partition('.')[0]}"
+    lines = str(failure).strip().splitlines()
+    return f"{type(failure).__name__}: {lines[0][:120] if lines else ''}"
+
+
+def _word(setting: Any) -> str:
+    return f"{setting:g}" if isinstance(setting, float) else str(setting)
+
+
+def _and(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
