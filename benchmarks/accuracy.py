@@ -102,7 +102,7 @@ def entrants():
 
 def measure() -> Table:
     table = Table(
-        f"How wrong is a float32 gradient? {SEEDS} random systems of {SIZE} unknowns for each condition number, against "
+        f"How wrong is a float32 gradient? {SEEDS} random systems of {SIZE} unknowns per condition number, against "
         "the same matrices in float64. Flagged: the tap says failed, or a peer's answer is not finite; missed: not "
         "flagged, and an error above 1e-2; false alarms: the flagged share of the systems with an error below 1e-3."
     )
