@@ -43,6 +43,13 @@ class Table:
             self.missed.append(f"{what}: {value:.4g}, promised at most {most:.4g}")
         return f"≤ {most:g}: {'kept' if kept else 'MISSED'}"
 
+    def at_least(self, what: str, value: float, least: float) -> str:
+        """Check a promise of being that many times better, and say how it went."""
+        kept = value >= least
+        if not kept:
+            self.missed.append(f"{what}: {value:.4g}, promised at least {least:g}")
+        return f"{value:.3g}x, ≥ {least:g}: {'kept' if kept else 'MISSED'}"
+
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:
     """Median and quartiles in milliseconds."""

@@ -1,0 +1,210 @@
+"""What each library makes of a fixed point x = T(x, theta, data) that is already known: only its derivative is timed.
+
+Every call has the arguments ``(theta, data, x, v)`` and returns the gradient in theta of <v, x(theta)>. The solver
+inside returns the x it was handed, so nothing but the rule runs.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import nsimplicit as nsi
+from benchmarks.race import Entrant, absent, at_equal_error
+from benchmarks.report import Table
+
+TOLERANCES = tuple(10.0**-k for k in range(2, 14))
+DEFAULT = "jaxopt, default (normal CG)"
+Map = Callable[[Any, Any, Any], Any]
+Call = Callable[[Any, Any, Any, Any], Any]
+
+
+def gradient(solve: Callable[[Any, Any, Any], Any]) -> Call:
+    """The call of an entrant, from ``solve(theta, data, x) -> x`` as its library differentiates it."""
+    return lambda theta, data, x, v: jax.grad(lambda theta: jnp.vdot(v, solve(theta, data, x)))(theta)
+
+
+def decorated(T: Map, **options: Any) -> Call:
+    """nsimplicit's decorator, which sees T as any function."""
+
+    def solve(theta, data, x):
+        return nsi.custom_fixed_point(T, init_argnum=None, **options)(lambda theta, data: x)(theta, data)
+
+    return gradient(solve)
+
+
+def splitting(make: Callable[[Any, Any], Any], linear_solver: Any = None) -> Call:
+    """nsimplicit's fixed_point on a splitting, started at the solution."""
+    linear_solver = nsi.linear_solvers.Auto() if linear_solver is None else linear_solver
+    derivative = nsi.derivatives.Implicit(linear_solver=linear_solver)
+    return gradient(lambda theta, data, x: nsi.fixed_point(make(theta, data), x, derivative=derivative).value)
+
+
+def jaxopt_rule(T: Map, linear_solve: Callable[..., Any]) -> Call:
+    from jaxopt import implicit_diff
+
+    def solve(theta, data, x):
+        rule = implicit_diff.custom_fixed_point(T, solve=linear_solve)
+        return rule(lambda init, theta, data: x)(None, theta, data)
+
+    return gradient(solve)
+
+
+def optimistix_rule(T: Map, linear_solver: Any = None) -> Call:
+    import optimistix
+
+    solver = optimistix.FixedPointIteration(rtol=1e-6, atol=1e-6)
+    adjoint = optimistix.ImplicitAdjoint() if linear_solver is None else optimistix.ImplicitAdjoint(linear_solver)
+
+    def solve(theta, data, x):
+        def fun(x, args):
+            return T(x, *args)
+
+        return optimistix.fixed_point(fun, solver, x, (theta, data), adjoint=adjoint, throw=False).value
+
+    return gradient(solve)
+
+
+def custom_root_rule(T: Map) -> Call:
+    def tangent_solve(product, b):
+        return jnp.linalg.solve(jax.jacobian(product)(b), b)
+
+    def solve(theta, data, x):
+        return jax.lax.custom_root(lambda x: T(x, theta, data) - x, x, lambda _, x: x, tangent_solve)
+
+    return gradient(solve)
+
+
+def products(make: Callable[[Callable[..., Any]], Call], solve: Callable[..., Any], args: tuple[Any, ...]) -> int:
+    """How often a rule multiplies, counted in a run of its own by a callback in the matrix product."""
+    count = 0
+
+    def tick() -> None:
+        nonlocal count
+        count += 1
+
+    def counted(matvec, b):
+        def product(v):
+            jax.debug.callback(tick)
+            return matvec(v)
+
+        return solve(product, b)
+
+    jax.block_until_ready(jax.jit(make(counted))(*args))
+    jax.effects_barrier()
+    return count
+
+
+def steps(make: Callable[[Any], Call], tap: Any, args: tuple[Any, ...]) -> float:
+    """What nsimplicit's own report says of the same number."""
+    report = jax.jit(jax.grad(lambda tap: make(tap)(*args)))(tap)
+    return float(report.num_steps)
+
+
+def judge(
+    table: Table, what: str, rows: list[dict[str, Any]], target: float, promised: tuple[float, float] | None
+) -> None:
+    """Add to each row how many times nsimplicit's time it took; check what is promised.
+
+    Args:
+        table: where a broken promise is noted.
+        what: the problem, for that note.
+        rows: of one race; the one called ``nsimplicit`` is ours.
+        target: the error up to which a row counts.
+        promised: how many times faster than jaxopt's default linear solver and than its fastest; None: nothing is.
+    """
+    ours = next(row for row in rows if row["entrant"] == "nsimplicit")
+    for row in rows:
+        timed = isinstance(row["median ms"], float) and isinstance(ours["median ms"], float)
+        row["x nsimplicit"] = row["median ms"] / ours["median ms"] if timed else ""
+        row["bound"] = ""
+    if promised is None:
+        return
+    error = ours["error"] if isinstance(ours["error"], float) else float("inf")
+    ours["bound"] = "error " + table.bound(f"{what}, error", error, target)
+    valid = [r for r in rows if r["entrant"].startswith("jaxopt") and r["x nsimplicit"] != "" and r["error"] <= target]
+    default = next((row for row in valid if row["entrant"] == DEFAULT), None)
+    if default is not None:
+        default["bound"] = table.at_least(f"{what}, against {DEFAULT}", default["x nsimplicit"], promised[0])
+        most = min(1000.0, 2 * default["compile ms"])
+        ours["bound"] += "; compile " + table.bound(f"{what}, compile ms", ours["compile ms"], most)
+    if valid:
+        fastest = min(valid, key=lambda row: row["median ms"])
+        name = f"{what}, against jaxopt's fastest, {fastest['entrant']}"
+        fastest["bound"] += "; " * bool(fastest["bound"]) + table.at_least(name, fastest["x nsimplicit"], promised[1])
+
+
+def jaxopt_entrants(
+    T: Map, instances: Sequence[tuple[Any, Any]], target: float, *, dense: bool, count: bool, restarts=(20, 100)
+) -> list[Entrant]:
+    """jaxopt's default as it comes, then each of its linear solvers at the loosest tolerance that meets the target.
+
+    Its ``solve_cg`` is not here: the matrix is not symmetric.
+
+    Args:
+        T: the fixed-point map.
+        instances: arguments of every call and the error of its answer.
+        target: the error to be met.
+        dense: whether solvers that build the matrix take part.
+        count: whether to count products, which compiles once more.
+        restarts: of GMRES.
+    """
+    (args, error), *others = instances
+    case: dict[str, Any] = {"args": args, "error": error, "others": others}
+    try:
+        from jaxopt import linear_solve as menu
+    except ImportError as missing:
+        return [absent("jaxopt", missing)]
+    make = functools.partial(jaxopt_rule, T)
+    found = [Entrant("jaxopt, default as it comes", make(menu.solve_normal_cg), note="tol=1e-5", **case)]
+    families: dict[str, tuple[Any, int]] = {
+        DEFAULT: (functools.partial(menu.solve_normal_cg, maxiter=4000), 2),
+        "jaxopt, BiCGStab": (functools.partial(menu.solve_bicgstab, maxiter=4000), 1),
+    }
+    for k in restarts:
+        families[f"jaxopt, GMRES({k})"] = functools.partial(menu.solve_gmres, restart=k, maxiter=2000 // k), 1
+    for name, (solve, each) in families.items():
+        # With a tolerance as an argument one compiled program serves the whole search.
+        def member(tol, solve=solve):
+            return make(functools.partial(solve, tol=tol))
+
+        entrant = at_equal_error(member, TOLERANCES, **case, target=target, name=name, traced=True)
+        found.append(entrant)
+        if count and entrant.note.startswith("at "):
+            tol = float(entrant.note.removeprefix("at ").partition(":")[0])
+            number = each * products(make, functools.partial(solve, tol=tol), args)
+            found[-1] = dataclasses.replace(entrant, products=number)
+    return found + [Entrant("jaxopt, LU", make(menu.solve_lu), **case)] * dense
+
+
+def other_entrants(
+    T: Map, instances: Sequence[tuple[Any, Any]], target: float, *, dense: bool, restart: int = 100
+) -> list[Entrant]:
+    """optimistix with lineax, and JAX's own custom_root."""
+    (args, error), *others = instances
+    case: dict[str, Any] = {"args": args, "error": error, "others": others}
+    found = [Entrant("lax.custom_root, LU", custom_root_rule(T), **case)] * dense
+    try:
+        import lineax
+        import optimistix
+    except ImportError as missing:
+        return [*found, absent("optimistix", missing)]
+    del optimistix
+    if dense:
+        found.append(Entrant("optimistix, default (lineax LU)", optimistix_rule(T), **case))
+
+    def gmres(tol):
+        solver = lineax.GMRES(rtol=tol, atol=0.0, restart=restart, stagnation_iters=restart, max_steps=4000)
+        return optimistix_rule(T, solver)
+
+    name = f"optimistix, lineax GMRES({restart})"
+    found.append(at_equal_error(gmres, TOLERANCES, **case, target=target, name=name, traced=True))
+
+    def bicgstab(tol):
+        return optimistix_rule(T, lineax.BiCGStab(rtol=tol, atol=0.0, max_steps=4000))
+
+    name = "optimistix, lineax BiCGStab"
+    return [*found, at_equal_error(bicgstab, TOLERANCES, **case, target=target, name=name, traced=True)]
