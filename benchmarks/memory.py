@@ -1,6 +1,7 @@
 """How much memory the gradient of a fixed point takes: XLA's own account of temporaries, nothing is run."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -73,7 +74,7 @@ def with_optimistix(weight, bias, start, max_steps, adjoint):
     return objective(found.value)
 
 
-REVERSE = {
+REVERSE: dict[str, Callable[..., Any]] = {
     "Implicit": ours(nsi.derivatives.Implicit()),
     "Unrolled": unrolled(False),
     "Unrolled, checkpoint": unrolled(True),
@@ -101,7 +102,7 @@ def promised(program: str, argnum: int, steps: int) -> float | None:
 
 def forward(argnum, max_steps):
     """A tangent along the argument itself, by Piggyback."""
-    loss = functools.partial(ours(nsi.derivatives.Piggyback()), max_steps=max_steps)
+    loss: Callable[..., Any] = functools.partial(ours(nsi.derivatives.Piggyback()), max_steps=max_steps)
 
     def tangent(*args):
         def along(x):
