@@ -52,7 +52,7 @@ bench-smoke: $(VENV)/.with-examples
 	$(PY) -u -m benchmarks.run --smoke $(ARGS)
 
 bench: $(VENV)/.with-bench
-	$(PY) -u -m benchmarks.run $(ARGS)
+	@status=0; $(PY) -u -m benchmarks.run $(ARGS) || status=$$?; $(PY) -m benchmarks.plots; exit $$status
 
 install-dev: $(VENV)/.with-dev
 

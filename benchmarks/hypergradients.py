@@ -1,11 +1,12 @@
 """Hypergradients: the derivative of a held-out error in the penalties of a Lasso and an elastic net.
 
 All entrants get the same solution, exact to rounding, and the gradient v of the held-out error there; what is timed is
-the way from v to the gradient in the penalties: one weight per coefficient, and for the elastic net also its ridge. nsimplicit runs at its
-defaults, which are tighter than the target; so does everything direct.
+the way from v to the gradient in the penalties: one weight per coefficient, and for the elastic net also its ridge.
+nsimplicit runs at its defaults, which are tighter than the target.
 
-Data: rows of A are Gaussian with correlation 0.5^|i-j| between columns; the true coefficients are Gaussian on m/10 random
-places; noise a third of the signal; all divided by sqrt(m). The weight is a tenth of the smallest that gives zero.
+Data: rows of A are Gaussian with correlation 0.5^|i-j| between columns i and j, divided by sqrt(m); the true
+coefficients are Gaussian on m/10 random places; the noise is a third of the signal. The weight is a tenth of the
+smallest that gives zero.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 import nsimplicit as nsi
 from benchmarks import rules
-from benchmarks.race import Entrant, at_equal_error, race
+from benchmarks.race import Entrant, at_equal_error, judge, race
 from benchmarks.report import Table
 
 SIZES = ((100, 200), (150, 500), (250, 1000), (350, 1400), (500, 2000))
@@ -144,9 +145,8 @@ def bucket(instances) -> int:
 def entrants(instances, *, peers: bool, dense: bool, count: bool) -> list[Entrant]:
     (args, error), *others = instances
     case: dict[str, Any] = {"args": args, "error": error, "others": others}
-    ours = rules.splitting_entrants(
-        forward_backward, ("RestrictedCholesky", "ProxCG", "GMRES"), instances, TARGET, count=count
-    )
+    names = ("RestrictedCholesky", "ProxCG", "GMRES") if peers else ()
+    ours = rules.splitting_entrants(forward_backward, names, instances, TARGET, count=count)
     ours.append(Entrant("nsimplicit, custom_fixed_point", rules.decorated(step_map), **case))
     size = bucket(instances)
     hand = [Entrant("by hand: support, Cholesky", by_hand(size), **case, note=f"static size {size}")]
@@ -164,13 +164,13 @@ def measure(smoke: bool = False) -> Table:
         f"linear solvers at the loosest tolerance with error <= {TARGET:g}"
     )
     with jax.enable_x64(True):
-        for problem, ridge in (("Lasso", 0.0), ("elastic net", RIDGE)):
+        for problem, ridge in (("Lasso", 0.0), ("elastic net", RIDGE))[: 1 if smoke else 2]:
             for m, p in SIZES[:1] if smoke else SIZES:
                 instances = [instance(m, p, seed, ridge) for seed in range(1 if smoke else SEEDS)]
                 support = max(int(np.count_nonzero(args[2])) for args, _ in instances)
                 largest = (m, p) == SIZES[-1]
                 field = entrants(instances, peers=not smoke, dense=problem == "Lasso", count=largest)
                 rows = race(field, 7, compiles=2 if largest else 1)
-                rules.judge(table, f"{problem} {m}x{p}", rows, TARGET, PROMISED[problem] if largest else None)
+                judge(table, f"{problem} {m}x{p}", rows, TARGET, PROMISED[problem] if largest else None)
                 table.rows += [{"problem": problem, "m": m, "p": p, "support": support, **row} for row in rows]
     return table

@@ -12,8 +12,10 @@ from typing import Any
 
 import jax
 
-from benchmarks.report import spread
+from benchmarks.report import Table, spread
 
+OURS = "nsimplicit"
+DEFAULT = "jaxopt, default (normal CG)"
 SLOW = 0.1  # seconds; a call slower than this is timed `repeats` times in all, not for every instance
 
 
@@ -151,6 +153,46 @@ def absent(name: str, why: Exception, args: tuple[Any, ...] = ()) -> Entrant:
         raise why
 
     return Entrant(name, call, args)
+
+
+def judge(
+    table: Table,
+    what: str,
+    rows: list[dict[str, Any]],
+    target: float,
+    promised: tuple[float, float] | None,
+    name: str = OURS,
+) -> None:
+    """Add to each row how many times nsimplicit's time it took; check what is promised.
+
+    Args:
+        table: where a broken promise is noted.
+        what: the problem, for that note.
+        rows: of one race.
+        target: the error up to which a row counts.
+        promised: how many times faster than jaxopt's default linear solver and than its fastest; None: nothing is.
+        name: the row that is ours.
+    """
+    ours = next(row for row in rows if row["entrant"] == name)
+    for row in rows:
+        timed = isinstance(row["median ms"], float) and isinstance(ours["median ms"], float)
+        row["x nsimplicit"] = row["median ms"] / ours["median ms"] if timed else ""
+        row["bound"] = ""
+    if promised is None:
+        return
+    error = ours["error"] if isinstance(ours["error"], float) else float("inf")
+    ours["bound"] = "error " + table.bound(f"{what}, error", error, target)
+    valid = [r for r in rows if r["entrant"].startswith("jaxopt") and r["x nsimplicit"] != "" and r["error"] <= target]
+    default = next((row for row in valid if row["entrant"] == DEFAULT), None)
+    if default is not None:
+        default["bound"] = table.at_least(f"{what}, against {DEFAULT}", default["x nsimplicit"], promised[0])
+        most = min(1000.0, 2 * default["compile ms"])
+        ours["bound"] += "; compile " + table.bound(f"{what}, compile ms", ours["compile ms"], most)
+    if valid:
+        fastest = min(valid, key=lambda row: row["median ms"])
+        against = f"{what}, against jaxopt's fastest, {fastest['entrant']}"
+        kept = table.at_least(against, fastest["x nsimplicit"], promised[1])
+        fastest["bound"] += "; " * bool(fastest["bound"]) + kept
 
 
 def _compile(entrant: Entrant, row: dict[str, Any], compiles: int) -> Callable[..., Any]:

@@ -85,9 +85,17 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
+        "processor": _processor(),
         "device": str(jax.devices()[0].device_kind),
         **{package: found for package in PACKAGES if (found := version(package))},
     }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
 
 
 def show(value: Any) -> str:

@@ -13,14 +13,11 @@ import jax
 import jax.numpy as jnp
 
 import nsimplicit as nsi
-from benchmarks.race import Entrant, absent, at_equal_error
-from benchmarks.report import Table
+from benchmarks.race import DEFAULT, OURS, Entrant, absent, at_equal_error
 
 TOLERANCES = tuple(10.0**-k for k in range(2, 14))
 STATIC_TOLERANCES = (1e-5, 1e-7, 1e-8, 1e-9, 1e-10)  # each is compiled anew
-OURS = "nsimplicit"
 TUNED = "nsimplicit, ProxCG at equal error"
-DEFAULT = "jaxopt, default (normal CG)"
 Map = Callable[[Any, Any, Any], Any]
 Call = Callable[[Any, Any, Any, Any], Any]
 
@@ -65,7 +62,7 @@ def splitting_entrants(
     *,
     count: bool,
 ) -> list[Entrant]:
-    """nsimplicit as it comes, with each of its linear solvers that exists, at the largest size ProxCG at equal error."""
+    """nsimplicit as it comes, with each of its linear solvers that exists and, where counted, ProxCG at equal error."""
     (args, error), *others = instances
     case: dict[str, Any] = {"args": args, "error": error, "others": others}
 
@@ -143,46 +140,6 @@ def products(make: Callable[[Callable[..., Any]], Call], solve: Callable[..., An
     return count
 
 
-def judge(
-    table: Table,
-    what: str,
-    rows: list[dict[str, Any]],
-    target: float,
-    promised: tuple[float, float] | None,
-    name: str = OURS,
-) -> None:
-    """Add to each row how many times nsimplicit's time it took; check what is promised.
-
-    Args:
-        table: where a broken promise is noted.
-        what: the problem, for that note.
-        rows: of one race.
-        target: the error up to which a row counts.
-        promised: how many times faster than jaxopt's default linear solver and than its fastest; None: nothing is.
-        name: the row that is ours.
-    """
-    ours = next(row for row in rows if row["entrant"] == name)
-    for row in rows:
-        timed = isinstance(row["median ms"], float) and isinstance(ours["median ms"], float)
-        row["x nsimplicit"] = row["median ms"] / ours["median ms"] if timed else ""
-        row["bound"] = ""
-    if promised is None:
-        return
-    error = ours["error"] if isinstance(ours["error"], float) else float("inf")
-    ours["bound"] = "error " + table.bound(f"{what}, error", error, target)
-    valid = [r for r in rows if r["entrant"].startswith("jaxopt") and r["x nsimplicit"] != "" and r["error"] <= target]
-    default = next((row for row in valid if row["entrant"] == DEFAULT), None)
-    if default is not None:
-        default["bound"] = table.at_least(f"{what}, against {DEFAULT}", default["x nsimplicit"], promised[0])
-        most = min(1000.0, 2 * default["compile ms"])
-        ours["bound"] += "; compile " + table.bound(f"{what}, compile ms", ours["compile ms"], most)
-    if valid:
-        fastest = min(valid, key=lambda row: row["median ms"])
-        against = f"{what}, against jaxopt's fastest, {fastest['entrant']}"
-        kept = table.at_least(against, fastest["x nsimplicit"], promised[1])
-        fastest["bound"] += "; " * bool(fastest["bound"]) + kept
-
-
 def jaxopt_entrants(
     T: Map, instances: Sequence[tuple[Any, Any]], target: float, *, dense: bool, count: bool, restarts=(20, 100)
 ) -> list[Entrant]:
@@ -243,7 +200,7 @@ def other_entrants(
         found.append(Entrant("optimistix, default (lineax LU)", optimistix_rule(T), **case))
 
     def gmres(tol):
-        solver = lineax.GMRES(rtol=tol, atol=0.0, restart=restart, stagnation_iters=restart, max_steps=4000)
+        solver = lineax.GMRES(rtol=tol, atol=0.0, restart=restart, stagnation_iters=4000, max_steps=4000)
         return optimistix_rule(T, solver)
 
     name = f"optimistix, lineax GMRES({restart})"
