@@ -102,11 +102,13 @@ def promised(program: str, argnum: int, steps: int) -> float | None:
 
 def forward(argnum, max_steps):
     """A tangent along the argument itself, by Piggyback."""
-    loss: Callable[..., Any] = functools.partial(ours(nsi.derivatives.Piggyback()), max_steps=max_steps)
+    loss = ours(nsi.derivatives.Piggyback())
 
     def tangent(*args):
         def along(x):
-            return loss(*args[:argnum], x, *args[argnum + 1 :])
+            moved = [*args, max_steps]
+            moved[argnum] = x
+            return loss(*moved)
 
         return jax.jvp(along, (args[argnum],), (args[argnum],))[1]
 
