@@ -1,7 +1,7 @@
 """Train an equilibrium model on eight devices, and differentiate a Lasso whose features lie on eight devices.
 
 You learn: data parallelism needs no change, the arrays say where they lie; inside ``shard_map`` the loss is averaged
-and nothing else; where one solution is split over devices, ``axis_name`` says over which mesh axis its norms are summed.
+and nothing else; where one solution is split over devices, ``axis_name`` names the axis over which norms are summed.
 """
 
 import functools
