@@ -14,16 +14,16 @@ from nsimplicit._records import data
 from nsimplicit._tree import Space, partition, promote
 from nsimplicit.derivatives.base import Derivative
 from nsimplicit.derivatives.implicit import Implicit
-from nsimplicit.implicit.equation import Equation, FixedPoint, Root
+from nsimplicit.implicit.equation import FixedPoint, Root
 from nsimplicit.implicit.process import Bound, Consts, Iteration, Process
 from nsimplicit.implicit.rule import trace_equation
 from nsimplicit.implicit.tap import Report
 from nsimplicit.linear_solvers.operator import coarsest_eps
 from nsimplicit.solvers.base import Solver, freeze
-from nsimplicit.solvers.loop import iterate, unroll
+from nsimplicit.solvers.loop import unroll
 from nsimplicit.solvers.newton import SemismoothNewton
 from nsimplicit.solvers.picard import Picard
-from nsimplicit.splittings.base import Splitting
+from nsimplicit.splittings.base import Prepared, Splitting
 
 
 @data
@@ -171,21 +171,25 @@ def _solve(T, z0, args, tol, max_steps, tap, options) -> Solution:
     where = "root" if is_root else "fixed_point"
     prepare = T.prepare if isinstance(T, Splitting) else None
 
-    def equation(z: Any, args: Any) -> tuple[Equation, Callable[[Any], Any]]:
+    def ready(z: Any, args: Any) -> Prepared:
         if prepare is not None:
-            ready = prepare(z)
-            return ready.equation, ready.solution
+            return prepare(z)
         made = Root if is_root else FixedPoint
-        return made((lambda z: T(z, *args),)), lambda z: z
+        return Prepared(made((lambda z: T(z, *args),)), lambda z: z)
 
-    problem, solution = equation(z0, args)
-    traced, vector, combine = trace_equation(problem, z0, space, where)
+    prepared = ready(z0, args)
+    traced, vector, combine = trace_equation(prepared.equation, z0, space, where)
     low = coarsest_eps(vector) > jnp.finfo(jnp.float32).eps if jax.tree.leaves(vector) else False
-    rule = trace_equation(equation(z0, promote(args))[0], promote(z0), space, where)[0] if low else traced
+    if low:
+        rule, _, _ = trace_equation(ready(z0, promote(args)).rule, promote(z0), space, where)
+    elif prepared.optimality is not None:
+        rule, _, _ = trace_equation(prepared.rule, z0, space, where)
+    else:
+        rule = traced
     vector = jax.lax.stop_gradient(vector)
 
     def run(consts: Consts):
-        return iterate(solver, Bound(traced, consts), vector, space, tol=tol, max_steps=max_steps)
+        return solver.iterate(Bound(traced, consts), vector, space, tol=tol, max_steps=max_steps)
 
     def steps(consts: Consts, k: int, checkpoint: bool):
         return unroll(solver, Bound(traced, consts), vector, space, steps=k, tol=tol, checkpoint=checkpoint)
@@ -211,7 +215,7 @@ def _solve(T, z0, args, tol, max_steps, tap, options) -> Solution:
     )
     outcome = derivative.solve(process)
     z = combine(outcome.z)
-    return Solution(solution(z), z, outcome.converged, outcome.num_steps, outcome.residual)
+    return Solution(prepared.solution(z), z, outcome.converged, outcome.num_steps, outcome.residual)
 
 
 _compiled_splitting = jax.jit(_solve, static_argnums=(6,))

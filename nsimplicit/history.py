@@ -14,14 +14,13 @@ from jax import lax
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
 from nsimplicit._tree import Space, cast_like, is_float, promote, subtract
-from nsimplicit.implicit.equation import Equation, FixedPoint
+from nsimplicit.implicit.equation import FixedPoint
 from nsimplicit.implicit.process import Bound
 from nsimplicit.implicit.rule import attach
 from nsimplicit.implicit.traced import trace_equation
 from nsimplicit.solvers.base import Solver
-from nsimplicit.solvers.loop import iterate
 from nsimplicit.solvers.picard import Picard
-from nsimplicit.splittings.base import Splitting
+from nsimplicit.splittings.base import Prepared, Splitting
 
 
 @data
@@ -100,13 +99,13 @@ def history(
     parameters = T if isinstance(T, Splitting) else args
     tangents = _direction(parameters, tangents)
 
-    def equation(z: Any, parameters: Any) -> Equation:
+    def prepare(z: Any, parameters: Any) -> Prepared:
         if isinstance(parameters, Splitting):
-            return parameters.prepare(z).equation
-        return FixedPoint((lambda z: T(z, *parameters),))
+            return parameters.prepare(z)
+        return Prepared(FixedPoint((lambda z: T(z, *parameters),)), lambda z: z)
 
     def path(parameters: Any, z0: Any) -> tuple[Any, Any]:
-        return _path(equation, parameters, z0, solver, steps)
+        return _path(prepare, parameters, z0, solver, steps)
 
     @jax.jit
     def run(parameters: Any, tangents: Any, z0: Any) -> History:
@@ -117,10 +116,10 @@ def history(
     return run(parameters, tangents, z0)
 
 
-def _path(equation: Callable[..., Equation], parameters: Any, z0: Any, solver: Solver, steps: int) -> tuple[Any, Any]:
+def _path(prepare: Callable[..., Prepared], parameters: Any, z0: Any, solver: Solver, steps: int) -> tuple[Any, Any]:
     """All iterates, and the limit with its implicit derivative."""
     space = Space()
-    traced, start, _ = trace_equation(equation(z0, parameters), z0, space, "history")
+    traced, start, _ = trace_equation(prepare(z0, parameters).equation, z0, space, "history")
     bound = Bound(traced, traced.consts)
 
     def step(state: Any, _: None) -> tuple[Any, Any]:
@@ -131,9 +130,9 @@ def _path(equation: Callable[..., Equation], parameters: Any, z0: Any, solver: S
     fixed = Bound(traced, lax.stop_gradient(traced.consts))
     last = lax.stop_gradient(jax.tree.map(lambda x: x[-1], images))
     # One unit of rounding is rarely reached, so the number of further steps is what ends this.
-    end = iterate(solver, fixed, last, space, tol=0.0, max_steps=10 * steps).z
+    end = solver.iterate(fixed, last, space, tol=0.0, max_steps=10 * steps).z
     # As in a solve, 16-bit states have their derivative solved for in float32.
-    rule, _, _ = trace_equation(equation(promote(z0), promote(parameters)), promote(z0), space, "history")
+    rule, _, _ = trace_equation(prepare(promote(z0), promote(parameters)).rule, promote(z0), space, "history")
     limit = cast_like(attach(rule, promote(end)), end)
     return jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), start, images), limit
 

@@ -9,6 +9,7 @@ Every equation is linearised as M dz = b with one sign convention:
     root         F(z) = 0                 M = F'            b = -F_theta dtheta
     fixed point  T(z) = z                 M = I - T'        b =  T_theta dtheta
     prox step    prox(forward(z)) = z     M = I - D S       b as for a fixed point
+    its dual     forward(prox(z)) = z     M = I - S D       b as for a fixed point
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Equation(abc.ABC):
 
     maps: tuple[Map, ...]
     is_root: ClassVar[bool] = False
+    hessian: Map | None = None
 
     @abc.abstractmethod
     def image(self, z: Any, end: Any) -> Any:
@@ -39,8 +41,8 @@ class Equation(abc.ABC):
         """The residual, from z and the end of the chain at z."""
 
     @abc.abstractmethod
-    def operator(self, products: tuple[Product, ...], space: Space) -> Operator:
-        """M, from the products with the Jacobians of the maps."""
+    def operator(self, products: tuple[Product, ...], space: Space, hessian: Any = None) -> Operator:
+        """M, from the products with the Jacobians of the maps, and what ``hessian`` gave at z."""
 
     @abc.abstractmethod
     def right_hand_side(self, tangent: Any) -> Any:
@@ -63,7 +65,7 @@ class Root(Equation):
         """F(z)."""
         return end
 
-    def operator(self, products: tuple[Product, ...], space: Space) -> Operator:
+    def operator(self, products: tuple[Product, ...], space: Space, hessian: Any = None) -> Operator:
         """M = F'."""
         return Operator(products[0], self.structure, space)
 
@@ -72,51 +74,73 @@ class Root(Equation):
         return negative(tangent)
 
 
+class FixedPointEquation(Equation):
+    """T(z) = z, T being the chain of maps; its final classes know more or less of I - T'."""
+
+    def image(self, z: Any, end: Any) -> Any:
+        """T(z)."""
+        return end
+
+    def residual(self, z: Any, end: Any) -> Any:
+        """T(z) - z."""
+        return subtract(end, z)
+
+    def right_hand_side(self, tangent: Any) -> Any:
+        """T_theta dtheta."""
+        return tangent
+
+
 @config
-class FixedPoint(Equation):
+class FixedPoint(FixedPointEquation):
     """T(z) = z."""
 
     maps: tuple[Map, ...]
 
-    def image(self, z: Any, end: Any) -> Any:
-        """T(z)."""
-        return end
-
-    def residual(self, z: Any, end: Any) -> Any:
-        """T(z) - z."""
-        return subtract(end, z)
-
-    def operator(self, products: tuple[Product, ...], space: Space) -> Operator:
+    def operator(self, products: tuple[Product, ...], space: Space, hessian: Any = None) -> Operator:
         """M = I - T'."""
         return Operator(lambda v: subtract(v, _chain(products, v)), General(), space)
 
-    def right_hand_side(self, tangent: Any) -> Any:
-        """T_theta dtheta."""
-        return tangent
+
+@config
+class ProxStep(FixedPointEquation):
+    """prox(z - step·grad f(z)) = z, kept as its two maps ``(forward, prox)``.
+
+    Args:
+        maps: ``(forward, prox)``.
+        hessian: z -> step·H at z, an object with ``block(index)``; or None. Given only where the prox
+            is separable and z one real vector.
+    """
+
+    maps: tuple[Map, ...]
+    hessian: Map | None = None
+
+    def operator(self, products: tuple[Product, ...], space: Space, hessian: Any = None) -> Operator:
+        """M = I - D S with D the Jacobian of the prox and S = I - step·H."""
+        forward, prox = products
+        structure = ProxGradient(prox, forward, block=hessian and hessian.block)
+        return Operator(lambda v: subtract(v, prox(forward(v))), structure, space)
 
 
 @config
-class ProxStep(Equation):
-    """prox(z - step·grad f(z)) = z, kept as its two maps ``(forward, prox)``."""
+class StepAfterProx(FixedPointEquation):
+    """forward(prox(y)) = y: the same two maps as in :class:`ProxStep`, the other way round.
+
+    Where z solves that equation y = forward(z) solves this one, and z = prox(y): the iterate y of
+    Douglas-Rachford splitting is such a point.
+
+    Args:
+        maps: ``(prox, forward)``.
+        hessian: as in :class:`ProxStep`.
+    """
 
     maps: tuple[Map, ...]
+    hessian: Map | None = None
 
-    def image(self, z: Any, end: Any) -> Any:
-        """T(z)."""
-        return end
-
-    def residual(self, z: Any, end: Any) -> Any:
-        """T(z) - z."""
-        return subtract(end, z)
-
-    def operator(self, products: tuple[Product, ...], space: Space) -> Operator:
-        """M = I - D S with D the Jacobian of the prox and S = I - step·H."""
-        forward, prox = products
-        return Operator(lambda v: subtract(v, prox(forward(v))), ProxGradient(prox, forward), space)
-
-    def right_hand_side(self, tangent: Any) -> Any:
-        """T_theta dtheta."""
-        return tangent
+    def operator(self, products: tuple[Product, ...], space: Space, hessian: Any = None) -> Operator:
+        """M = I - S D."""
+        prox, forward = products
+        structure = ProxGradient(prox, forward, transposed=True, block=hessian and hessian.block)
+        return Operator(lambda v: subtract(v, forward(prox(v))), structure, space)
 
 
 class Problem(abc.ABC):

@@ -18,7 +18,7 @@ from nsimplicit.linear_solvers.operator import Operator, Vector
 
 @config
 class Traced:
-    """An equation traced at a state: one program per map, and what they closed over."""
+    """An equation traced at a state: one program per map, one for a Hessian, and what they closed over."""
 
     equation: Equation
     programs: tuple[Program, ...]
@@ -31,20 +31,21 @@ class Traced:
 
     def end(self, consts: Sequence[Sequence[Any]], z: Vector) -> Vector:
         """The end of the chain of maps at z."""
-        for program, captured in zip(self.programs, consts, strict=True):
+        for _, program, captured in zip(self.equation.maps, self.programs, consts, strict=False):
             z = program(captured, z)
         return z
 
     def linearise(self, consts: Sequence[Sequence[Any]], z: Vector) -> tuple[Vector, Operator]:
         """The residual at z and the operator M there."""
         point, products = z, []
-        for program, captured in zip(self.programs, consts, strict=True):
+        for _, program, captured in zip(self.equation.maps, self.programs, consts, strict=False):
             point, product = jax.linearize(lambda v, program=program, captured=captured: program(captured, v), point)
             # custom_linear_solve types what its product closes over as varying over the mesh; a product
             # of two replicated arrays, one of them a sum over devices, then fails to lower. Inside a
             # function of its own every array keeps its type.
             products.append(jax.jit(product) if self.space.axis_name else product)
-        return self.equation.residual(z, point), self.equation.operator(tuple(products), self.space)
+        hessian = None if self.equation.hessian is None else self.programs[-1](consts[-1], z)
+        return self.equation.residual(z, point), self.equation.operator(tuple(products), self.space, hessian)
 
 
 def trace_equation(equation: Equation, z: Any, space: Space, where: str) -> tuple[Traced, Vector, Any]:
@@ -83,6 +84,8 @@ def trace_equation(equation: Equation, z: Any, space: Space, where: str) -> tupl
         program = trace(leaf_level, point)
         _check_mesh(program, vector, space, where)
         programs.append(program)
+    if equation.hessian is not None:
+        programs.append(trace(equation.hessian, vector))
     return Traced(equation, tuple(programs), space), vector, combine
 
 

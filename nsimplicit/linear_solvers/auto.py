@@ -14,6 +14,7 @@ from nsimplicit.linear_solvers.operator import (
     unknowns,
 )
 from nsimplicit.linear_solvers.prox_cg import ProxCG
+from nsimplicit.linear_solvers.restricted_cholesky import RestrictedCholesky, reaches
 
 DENSE_SIZE = 512
 """Largest matrix that is built and factored unasked: 2 MB and a few milliseconds in float64."""
@@ -34,6 +35,8 @@ class Auto(LinearSolver):
 def choose(operator: Operator, b: Vector) -> LinearSolver:
     """The solver :class:`Auto` hands this system to."""
     space = operator.space
+    if reaches(operator):
+        return RestrictedCholesky()
     if unknowns(b, space) <= DENSE_SIZE and not space.axis_name:
         return Dense()
     return ProxCG() if isinstance(operator.structure, ProxGradient) else GMRES()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -34,11 +35,14 @@ class ProxGradient:
         prox: the product with D, the Jacobian of the prox.
         forward: the product with I - step·H, the Jacobian of the gradient step.
         transposed: whether the matrix is the transpose, I - (I - step·H)D.
+        block: ``index -> step·H[index, index]`` where the columns of H can be had, and D is diagonal;
+            vectors are then single arrays ``(n,)``.
     """
 
     prox: Product
     forward: Product
     transposed: bool = False
+    block: Callable[[jax.Array], jax.Array] | None = None
 
 
 Structure = General | Symmetric | ProxGradient
@@ -61,8 +65,9 @@ class Operator:
     def transpose(self, rmatvec: Product) -> Operator:
         """The transpose of M, from its product; structure that is known turns with it."""
         match self.structure:
-            case ProxGradient(prox, forward, transposed):
-                return Operator(rmatvec, ProxGradient(prox, forward, not transposed), self.space)
+            case ProxGradient() as structure:
+                turned = dataclasses.replace(structure, transposed=not structure.transposed)
+                return Operator(rmatvec, turned, self.space)
             case structure:
                 return Operator(rmatvec, structure, self.space)
 

@@ -5,7 +5,7 @@ and 0 <= D <= I. Write S = I - step·H. Then N = D - D S D is symmetric, positiv
 H is, and the two systems of implicit differentiation reduce to it:
 
     Mᵀ x = v:  x = v + S u   with N w = D v,  u = D w
-    M  x = b:  x = b + D y   with Mᵀ y = S b
+    M  x = b:  x = b + u     with N w = D S b,  u = D w
 
 The kernel of D is an eigenvalue conjugate gradients never see but rounding slowly fills, so every
 vector is kept in the range of D: the loop carries q, rho and the answer as preimages under D.
@@ -20,14 +20,14 @@ vector is kept in the range of D: the loop carries q, rho and the answer as prei
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import config
-from nsimplicit._tree import add, blank_like, subtract
+from nsimplicit._tree import Space, add, blank_like, subtract
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
     LinearSolver,
@@ -37,6 +37,8 @@ from nsimplicit.linear_solvers.operator import (
     default_tolerance,
     quotient,
 )
+
+MAX_STEPS = 2000
 
 
 @config
@@ -54,7 +56,7 @@ class ProxCG(LinearSolver):
     """
 
     rtol: float | None = None
-    max_steps: int = 2000
+    max_steps: int = MAX_STEPS
     structures: ClassVar[tuple[type, ...]] = (ProxGradient,)
 
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
@@ -72,43 +74,47 @@ class ProxCG(LinearSolver):
             )
         shift = guess if guess is not None else blank_like(b)
         remainder = subtract(b, operator.matvec(shift)) if guess is not None else b
-        scale = space.norm(b)
-        if structure.transposed:
-            u, steps, norm, condition = self._range_cg(structure, space, remainder, scale, b)
-            x = add(remainder, structure.forward(u))
-        else:
-            v = structure.forward(remainder)
-            u, steps, norm, condition = self._range_cg(structure, space, v, scale, b)
-            x = add(remainder, structure.prox(add(v, structure.forward(u))))
+        tol = default_tolerance(b, self.rtol) * space.norm(b)
+        v = remainder if structure.transposed else structure.forward(remainder)
+        u, steps, norm, condition = range_cg(structure, space, v, tol, self.max_steps)
+        x = add(remainder, structure.forward(u) if structure.transposed else u)
         return LinearSolution(add(shift, x), steps, norm, condition)
 
-    def _range_cg(self, structure: ProxGradient, space, v: Vector, scale, b: Vector):
-        tol = default_tolerance(b, self.rtol)
-        rho = structure.prox(v)
-        square = space.dot(rho, rho)
-        zero = square * 0
-        carry = (blank_like(rho), rho, rho, square, zero.astype(int), zero + jnp.inf, zero, square >= 0)
 
-        def active(c):
-            _, _, _, square, steps, _, _, healthy = c
-            return (square > (tol * scale) ** 2) & (steps < self.max_steps) & healthy
+def range_cg(structure: ProxGradient, space: Space, v: Vector, tol: Any, max_steps: int):
+    """u = D w with N w = D v, the steps, the largest eigenvalue seen and the condition number seen.
 
-        def body(c):
-            w, q, rho, square, steps, low, high, healthy = c
-            on = active(c)
-            p = structure.prox(q)
-            s = subtract(q, structure.forward(p))
-            curvature = space.dot(p, s)
-            fine = on & (curvature > 0)
-            a = jnp.where(fine, quotient(square, curvature), 0)
-            w = space.axpy(a, q, w)
-            rho = space.axpy(-a, structure.prox(s), rho)
-            new = space.dot(rho, rho)
-            q = space.where(fine, space.axpy(quotient(new, square), q, rho), q)
-            low = jnp.where(fine, jnp.minimum(low, 1 / a), low)
-            high = jnp.where(fine, jnp.maximum(high, 1 / a), high)
-            return w, q, rho, jnp.where(fine, new, square), steps + on, low, high, healthy & (fine | ~on)
+    Args:
+        structure: the factors of M.
+        space: the inner product.
+        v: the right-hand side.
+        tol: stop when the residual is below, absolute, per lane.
+        max_steps: at most this many steps.
+    """
+    rho = structure.prox(v)
+    square = space.dot(rho, rho)
+    zero = square * 0
+    carry = (blank_like(rho), rho, rho, square, zero.astype(int), zero + jnp.inf, zero, square >= 0)
 
-        w, _, _, _, steps, low, high, _ = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
-        ones = jnp.ones_like(scale)
-        return structure.prox(w), steps, ones, jnp.where(steps > 0, jnp.maximum(1.0, quotient(high, low)), ones)
+    def active(c):
+        _, _, _, square, steps, _, _, healthy = c
+        return (square > tol**2) & (steps < max_steps) & healthy
+
+    def body(c):
+        w, q, rho, square, steps, low, high, healthy = c
+        on = active(c)
+        p = structure.prox(q)
+        s = subtract(q, structure.forward(p))
+        curvature = space.dot(p, s)
+        fine = on & (curvature > 0)
+        a = jnp.where(fine, quotient(square, curvature), 0)
+        w = space.axpy(a, q, w)
+        rho = space.axpy(-a, structure.prox(s), rho)
+        new = space.dot(rho, rho)
+        q = space.where(fine, space.axpy(quotient(new, square), q, rho), q)
+        low = jnp.where(fine, jnp.minimum(low, 1 / a), low)
+        high = jnp.where(fine, jnp.maximum(high, 1 / a), high)
+        return w, q, rho, jnp.where(fine, new, square), steps + on, low, high, healthy & (fine | ~on)
+
+    w, _, _, _, steps, low, high, _ = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
+    return structure.prox(w), steps, high, jnp.where(steps > 0, jnp.maximum(1.0, quotient(high, low)), 1.0)

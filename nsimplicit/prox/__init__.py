@@ -4,12 +4,13 @@ Each object is a pytree whose array leaves are its parameters, differentiated li
 """
 
 from nsimplicit.prox.base import Function, Set
+from nsimplicit.prox.conjugate import Conjugate
 from nsimplicit.prox.functions import FromFunction, Smooth, from_function, smooth
 from nsimplicit.prox.groups import L2, GroupL2
 from nsimplicit.prox.losses import Linear, SquaredL2, Zero
 from nsimplicit.prox.norms import L1, ElasticNet
 from nsimplicit.prox.quadratic import LeastSquares, Quadratic
-from nsimplicit.prox.rules import Conjugate, PostScale, PreScale, Translate
+from nsimplicit.prox.rules import PostScale, PreScale, Translate
 from nsimplicit.prox.separable import SeparableSum
 from nsimplicit.prox.sets import Box, Nonnegative
 from nsimplicit.prox.simplex import Simplex

@@ -22,7 +22,8 @@ class Function(abc.ABC):
     A final class writes the value (``__call__``) and ``prepare``; ``prox`` and ``gradient`` follow.
     The constants say what is known, and let splittings choose steps: ``is_convex``; ``is_smooth``
     (then ``gradient`` may be used); ``strong_convexity``; ``lipschitz``, of the gradient, ``None``
-    when unknown; ``as_quadratic``, the same function up to a constant as a ``Quadratic``.
+    when unknown; ``as_quadratic``, the same function up to a constant as a ``Quadratic``;
+    ``is_separable``: each entry of the prox depends on the same entry of x alone.
 
     A class that checks its parameters does so in ``__post_init__``, which sees only what a user
     passed (:func:`nsimplicit._records.data`).
@@ -30,6 +31,7 @@ class Function(abc.ABC):
 
     # No annotations here: these are constants, not fields of the dataclass, and a property may replace one.
     is_convex = True
+    is_separable = False
     is_smooth = False
     strong_convexity = 0.0
     lipschitz = None
@@ -63,6 +65,15 @@ class Function(abc.ABC):
             )
         # JAX's convention for complex x is the conjugate of the direction of steepest ascent.
         return jax.tree.map(jnp.conj, jax.grad(self.__call__)(jax.tree.map(as_float, x)))
+
+    def hessian(self, x: Any) -> Any:
+        """The Hessian at x where its blocks can be had, as a pytree with ``block(index)``; else None.
+
+        Direct linear solvers then take the rows and columns of the support alone. Products with the
+        Hessian are always those of ``gradient``.
+        """
+        del x
+        return None
 
 
 class Set(Function):

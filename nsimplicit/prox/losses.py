@@ -25,7 +25,7 @@ class Zero(Function):
         3.0
     """
 
-    is_smooth = True
+    is_smooth = is_separable = True
     lipschitz = 0.0
 
     @property
@@ -60,7 +60,7 @@ class Linear(Function):
 
     c: Any
 
-    is_smooth = True
+    is_smooth = is_separable = True
     lipschitz = 0.0
 
     @property
@@ -104,7 +104,7 @@ class SquaredL2(Function):
 
     weight: Any
 
-    is_smooth = True
+    is_smooth = is_separable = True
 
     def __post_init__(self) -> None:
         require("nonnegative", self.weight, "prox.SquaredL2", "weight", "A negative weight makes the function concave.")

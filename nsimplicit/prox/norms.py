@@ -44,6 +44,8 @@ class L1(Function):
     weight: Any
     selection: Any = static(None)
 
+    is_separable = True
+
     def __post_init__(self) -> None:
         require("nonnegative", self.weight, "prox.L1", "weight", CONCAVE)
 
@@ -90,6 +92,8 @@ class ElasticNet(Function):
     l1: Any
     l2: Any
     selection: Any = static(None)
+
+    is_separable = True
 
     def __post_init__(self) -> None:
         require("nonnegative", self.l1, "prox.ElasticNet", "l1", CONCAVE)

@@ -13,6 +13,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
 from nsimplicit.prox.base import Function, as_float, extreme, fit, matmul, require
 from nsimplicit.prox.hermitian import hermitian_solver
+from nsimplicit.prox.hessian import GramHessian, MatrixHessian
 
 
 def _smallest(eigenvalues: jax.Array) -> jax.Array:
@@ -81,16 +82,19 @@ class Quadratic(Function):
         """The largest eigenvalue of P, a constant; O(n^3) for a matrix."""
         if jnp.ndim(self.P) < 2:
             return extreme(jnp.max, self.P)
-        (P,) = _working(self._symmetric())
-        return jnp.linalg.eigvalsh(lax.stop_gradient(P))[-1]
+        return jnp.linalg.eigvalsh(lax.stop_gradient(*_working(self._symmetric())))[-1]
 
     @property
     def strong_convexity(self) -> jax.Array:
         """The smallest eigenvalue of P less its rounding error, at least 0; O(n^3) for a matrix."""
         if jnp.ndim(self.P) < 2:
             return extreme(jnp.min, self.P)
-        (P,) = _working(self._symmetric())
-        return _smallest(jnp.linalg.eigvalsh(lax.stop_gradient(P)))
+        return _smallest(jnp.linalg.eigvalsh(lax.stop_gradient(*_working(self._symmetric()))))
+
+    def hessian(self, x: Any) -> MatrixHessian | None:
+        """P, where it is a real matrix and x one vector."""
+        real = jnp.shape(self.P) == jnp.shape(x) * 2 and not jnp.iscomplexobj(self.P)
+        return MatrixHessian(*_working(self._symmetric())) if real else None
 
     def dense(self, n: int) -> jax.Array:
         """P as an (n, n) matrix."""
@@ -197,7 +201,12 @@ class LeastSquares(Function):
     def strong_convexity(self) -> Any:
         """The smallest eigenvalue of A^H A less its rounding error, at least 0; 0 where A is wide."""
         (A,) = _working(lax.stop_gradient(self.A))
-        return _smallest(jnp.linalg.eigvalsh(matmul(A.conj().T, A))) if A.shape[0] >= A.shape[1] else 0.0
+        return 0.0 if A.shape[0] < A.shape[1] else _smallest(jnp.linalg.eigvalsh(matmul(A.conj().T, A)))
+
+    def hessian(self, x: Any) -> GramHessian | None:
+        """AᵀA by the columns of A, where A is real and x one vector."""
+        real = jnp.shape(x) == jnp.shape(self.A)[1:] and not jnp.iscomplexobj(self.A)
+        return GramHessian(*_working(self.A)) if real else None
 
     def __call__(self, x: Any) -> jax.Array:
         """The value at x."""
@@ -222,10 +231,8 @@ class LeastSquares(Function):
         def prox(x: Any) -> jax.Array:
             x = as_float(x)
             r = self._residual(x)
-            if left is A:
-                move = matmul(right, solve(system, r, left, step))
-            else:
-                move = solve(system, matmul(left, r), left, step)
+            wide = left is A
+            move = matmul(right, solve(system, r, left, step)) if wide else solve(system, matmul(left, r), left, step)
             return _back(x - step * move, x)
 
         return prox

@@ -1,4 +1,4 @@
-"""New functions from old ones: the conjugate, a shift, a scale."""
+"""New functions from old ones: a shift, a scale of the argument, a multiple."""
 
 from __future__ import annotations
 
@@ -11,77 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._records import data, static
-from nsimplicit._tree import subtract
+from nsimplicit._records import data
 from nsimplicit.prox.base import Function, concrete, fit, leafwise, require, require_function
+from nsimplicit.prox.hessian import ScaledHessian
 
 
-def _inherited(name: str) -> Any:
+def inherited(name: str) -> Any:
     """A property with the value it has for the function the rule is applied to."""
     return property(lambda self: getattr(self.fun, name))
 
 
-def _times(alpha: Any, x: Any) -> Any:
+def times(alpha: Any, x: Any) -> Any:
+    """alpha·x, leaf by leaf."""
     return leafwise(lambda leaf: fit(alpha, leaf, "the scale") * leaf, x)
-
-
-@data
-class Conjugate(Function):
-    """The convex conjugate of a function, through Moreau's identity.
-
-    Formula: ``g(y) = max_u sum(u * y) - f(u)``; ``prox(y, s) = y - s * f.prox(y / s, 1 / s)``.
-
-    Args:
-        fun: f, convex.
-        value: ``value(f, y)`` returns g(y): it does not follow from the prox of f. Needed only to
-            evaluate g, not for its prox. Static.
-
-    Kinks:
-        Those of the prox of f at y / s.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from nsimplicit import prox
-        >>> prox.Conjugate(prox.L1(1.0)).prox(jnp.array([3.0, 0.5]), 2.0).tolist()
-        [1.0, 0.5]
-
-    References:
-        Parikh, Boyd, Proximal Algorithms (2014), section 2.5.
-    """
-
-    fun: Function
-    value: Callable[[Function, Any], Any] | None = static(None)
-
-    def __post_init__(self) -> None:
-        require_function(self.fun, "Conjugate")
-
-    @property
-    def strong_convexity(self) -> Any:
-        """1/L when the gradient of f is known to be L-Lipschitz."""
-        lipschitz = self.fun.lipschitz
-        return 0.0 if lipschitz is None else 1 / jnp.asarray(lipschitz, float)
-
-    def __call__(self, x: Any) -> jax.Array:
-        """The value at x, if it was given."""
-        if self.value is None:
-            raise InputError(
-                message(
-                    "prox.Conjugate(fun)(y)",
-                    "the value of this conjugate is not known.",
-                    "The prox of f gives the prox of its conjugate, not the value.",
-                    "prox.Conjugate(fun, value=lambda f, y: ...)",
-                )
-            )
-        return self.value(self.fun, x)
-
-    def prepare(self, step: Any) -> Callable[[Any], Any]:
-        """The prox for this step."""
-        inner = self.fun.prepare(1 / step)
-
-        def prox(x: Any) -> Any:
-            return subtract(x, _times(step, inner(_times(1 / step, x))))
-
-        return prox
 
 
 @data
@@ -107,8 +49,8 @@ class Translate(Function):
     fun: Function
     shift: Any
 
-    is_convex, is_smooth = _inherited("is_convex"), _inherited("is_smooth")
-    strong_convexity, lipschitz = _inherited("strong_convexity"), _inherited("lipschitz")
+    is_convex, is_smooth, is_separable = (inherited(f"is_{x}") for x in ("convex", "smooth", "separable"))
+    strong_convexity, lipschitz = inherited("strong_convexity"), inherited("lipschitz")
 
     def __post_init__(self) -> None:
         require_function(self.fun, "Translate")
@@ -121,6 +63,10 @@ class Translate(Function):
             return None
         shift = jnp.broadcast_to(self.shift, jnp.shape(f.P)[:1] or jnp.shape(self.shift))
         return dataclasses.replace(f, q=f.q - f.product(shift))
+
+    def hessian(self, x: Any) -> Any:
+        """That of f at x - shift."""
+        return self.fun.hessian(self._move(x, -1))
 
     def _move(self, x: Any, sign: int) -> Any:
         return leafwise(lambda x, a: x + sign * jnp.asarray(a, x.dtype), x, self.shift)
@@ -161,7 +107,7 @@ class PreScale(Function):
     fun: Function
     scale: Any
 
-    is_convex, is_smooth = _inherited("is_convex"), _inherited("is_smooth")
+    is_convex, is_smooth, is_separable = (inherited(f"is_{x}") for x in ("convex", "smooth", "separable"))
     strong_convexity = property(lambda self: self.scale**2 * self.fun.strong_convexity)
 
     def __post_init__(self) -> None:
@@ -191,12 +137,12 @@ class PreScale(Function):
 
     def __call__(self, x: Any) -> jax.Array:
         """The value at x."""
-        return self.fun(_times(self.scale, x))
+        return self.fun(times(self.scale, x))
 
     def prepare(self, step: Any) -> Callable[[Any], Any]:
         """The prox for this step."""
         inner = self.fun.prepare(step * self.scale**2)
-        return lambda x: _times(1 / self.scale, inner(_times(self.scale, x)))
+        return lambda x: times(1 / self.scale, inner(times(self.scale, x)))
 
 
 @data
@@ -222,7 +168,7 @@ class PostScale(Function):
     fun: Function
     scale: Any
 
-    is_convex, is_smooth = _inherited("is_convex"), _inherited("is_smooth")
+    is_convex, is_smooth, is_separable = (inherited(f"is_{x}") for x in ("convex", "smooth", "separable"))
     strong_convexity = property(lambda self: self.scale * self.fun.strong_convexity)
 
     def __post_init__(self) -> None:
@@ -240,6 +186,11 @@ class PostScale(Function):
         """The same function as a quadratic, if f is one."""
         f = self.fun.as_quadratic
         return None if f is None else dataclasses.replace(f, P=self.scale * f.P, q=self.scale * f.q)
+
+    def hessian(self, x: Any) -> Any:
+        """``scale`` times that of f."""
+        hessian = self.fun.hessian(x)
+        return None if hessian is None else ScaledHessian(self.scale, hessian)
 
     def __call__(self, x: Any) -> jax.Array:
         """The value at x."""

@@ -45,6 +45,8 @@ class Box(Set):
     hi: Any = np.inf
     selection: Any = static(None)
 
+    is_separable = True
+
     def __post_init__(self) -> None:
         lo, hi = ([concrete(leaf) for leaf in jax.tree.leaves(bound)] for bound in (self.lo, self.hi))
         if len(lo) != len(hi):
@@ -108,6 +110,8 @@ class Nonnegative(Set):
     """
 
     selection: Any = static(None)
+
+    is_separable = True
 
     def __call__(self, x: Any) -> jax.Array:
         """The value at x."""

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from nsimplicit._records import data
 from nsimplicit._tree import Space, subtract
-from nsimplicit.implicit.process import Bound
+from nsimplicit.implicit.process import Bound, Outcome
 from nsimplicit.linear_solvers.operator import Vector
 
 
@@ -72,6 +73,37 @@ class Solver(abc.ABC):
     @abc.abstractmethod
     def tail(self, problem: Bound, z: Vector, damping: float) -> Vector:
         """One memoryless step from z, without safeguards, for modes that differentiate the last steps."""
+
+    def iterate(self, problem: Bound, z: Vector, space: Space, *, tol: Any, max_steps: Any) -> Outcome:
+        """Step until ``residual <= tol`` in every lane: the one loop.
+
+        A lane stops when its residual is at most ``tol``, when it is nan, or after ``max_steps``;
+        stopped lanes are frozen, so each lane's answer and count are what they would be alone.
+
+        Args:
+            problem: the equation, without derivative.
+            z: where to start.
+            space: lanes and mesh axes of z.
+            tol: relative: ‖T(z) - z‖ <= tol·(1 + ‖z‖), or ‖F(z)‖ <= tol·(1 + ‖z‖). May be traced.
+            max_steps: largest number of evaluated steps. May be traced.
+
+        Returns:
+            The outcome, with one residual, count and verdict per lane.
+        """
+        state = self.init(problem, z, space)
+        steps = (jnp.isnan(state.residual) * 0).astype(jnp.int32)
+
+        def active(c: tuple[State, jax.Array]) -> jax.Array:
+            state, steps = c
+            return (state.residual > tol) & (steps < max_steps)
+
+        def body(c: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
+            state, steps = c
+            on = active(c)
+            return freeze(space, on, self.step(problem, state, space), state), steps + on.astype(steps.dtype)
+
+        state, steps = lax.while_loop(lambda c: jnp.any(active(c)), body, (state, steps))
+        return Outcome(state.image, state.residual, steps, state.residual <= tol)
 
 
 class MapSolver(Solver):

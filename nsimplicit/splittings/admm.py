@@ -19,14 +19,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._records import data
-from nsimplicit.implicit.equation import FixedPoint
-from nsimplicit.prox.base import Function
+from nsimplicit._records import data, static
+from nsimplicit.implicit.equation import FixedPoint, Map, StepAfterProx
+from nsimplicit.prox.base import Function, concrete
 from nsimplicit.prox.hermitian import hermitian_solver
-from nsimplicit.splittings.base import Prepared, Splitting
+from nsimplicit.prox.rules import Translate
+from nsimplicit.splittings.base import Prepared, Splitting, gradient_step, step_hessian
 
 
 @data
@@ -44,6 +47,9 @@ class ADMM(Splitting):
         B: matrix ``(m, k)``, or ``None`` for minus the identity.
         c: array ``(m,)``, or ``None`` for zero.
         step: the penalty a, positive.
+        strongly_convex: whether f is, for a matrix A: the tangent system is then that of the dual
+            problem, symmetric enough for ``ProxCG``. By default seen only where the Hessian of f is a
+            number or a diagonal; a wrong True gives nan. Static.
 
     Example:
         >>> import jax.numpy as jnp, nsimplicit as nsi
@@ -58,13 +64,19 @@ class ADMM(Splitting):
     B: Any = None
     c: Any = None
     step: Any = 1.0
+    strongly_convex: bool | None = static(None)
+
+    def __post_init__(self) -> None:
+        """See whether f is strongly convex, where that costs nothing."""
+        if self.strongly_convex is None:
+            object.__setattr__(self, "strongly_convex", self.A is not None and _has_positive_diagonal(self.f))
 
     def prepare(self, z: Any) -> Prepared:
         """Both minimisations, factored once."""
-        del z
         choose_u = _minimiser(self.f, self.A, self.step, "f", "A")
         choose_v = _minimiser(self.g, self.B, self.step, "g", "B")
         c = 0.0 if self.c is None else self.c
+        optimality = self._optimality(z, choose_v, c) if self.B is None else None
 
         def left(u: Any) -> Any:
             return u if self.A is None else self.A @ u
@@ -78,7 +90,32 @@ class ADMM(Splitting):
             u, _, b = split(t)
             return left(u) - c + t + b
 
-        return Prepared(FixedPoint((apply,)), lambda t: split(t)[0])
+        return Prepared(FixedPoint((apply,)), lambda t: split(t)[0], optimality)
+
+    def _optimality(self, t: Any, prox: Map, c: Any) -> StepAfterProx | None:
+        """The same t from a gradient step after a prox, where f allows it; v = prox(t).
+
+            A = I:               t = v - grad f(v + c)/a
+            f strongly convex:   t = w + A u - c,   w = t - v,   grad f(u) = -a Aᵀ w
+
+        The second is the gradient step of the dual problem: its Jacobian is I - a A (f'')⁻¹ Aᵀ, that of
+        t - prox(t) is I - D. Otherwise T itself is all there is, and its Jacobian has no symmetry.
+        """
+        if self.A is None and self.f.is_smooth:
+            moved = Translate(self.f, -jnp.asarray(c)) if self.c is not None else self.f
+            step = 1.0 / self.step
+            return StepAfterProx((prox, gradient_step(moved, step)), step_hessian(moved, self.g, step, t, prox))
+        if self.A is None or not self.strongly_convex:
+            return None
+        quadratic: Any = self.f.as_quadratic
+        hessian, A = quadratic.dense(self.A.shape[1]), self.A
+        solve = hermitian_solver(hessian)
+
+        def forward(w: Any) -> Any:
+            u = solve(lambda u, h: h @ u, -quadratic.q - self.step * (A.T @ w), hessian)
+            return w + A @ u - c
+
+        return StepAfterProx((lambda t: t - prox(t), forward))
 
     def variables(self, t: Any) -> tuple[Any, Any, Any]:
         """(u, v, nu) at a governing iterate t."""
@@ -86,6 +123,16 @@ class ADMM(Splitting):
         v = choose_v(t) if self.B is None else choose_v(-t)
         b = -v if self.B is None else self.B @ v
         return self.solution(t), v, self.step * (t + b)
+
+
+def _has_positive_diagonal(f: Function) -> bool:
+    """Whether the Hessian of f is known to be a positive number, or a diagonal of such."""
+    shape: Any = jax.eval_shape(lambda: f.as_quadratic)
+    if shape is None or len(jnp.shape(shape.P)) > 1:
+        return False
+    quadratic: Any = f.as_quadratic
+    diagonal = concrete(quadratic.P)
+    return diagonal is not None and bool(np.all(diagonal > 0))
 
 
 def _minimiser(h: Function, matrix: Any, step: Any, name: str, letter: str) -> Callable[[Any], Any]:

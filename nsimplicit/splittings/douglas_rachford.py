@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._records import data
-from nsimplicit.implicit.equation import FixedPoint
+from nsimplicit.implicit.equation import FixedPoint, Map, StepAfterProx
 from nsimplicit.prox.base import Function
-from nsimplicit.splittings.base import Prepared, Splitting
+from nsimplicit.splittings.base import Prepared, Splitting, gradient_step, step_hessian
 
 
 @data
@@ -42,22 +42,36 @@ class DouglasRachford(Splitting):
     relaxation: Any = 1.0
 
     def contraction(self, z: Any) -> float | None:
-        """The factor |1 - r/2| + r·delta/2 for relaxation r, where f knows its L and g is convex."""
+        """The factor |1 - r/2| + r·delta/2 for relaxation r, where f knows its L and g is convex.
+
+        For r > 1 its distance to 1 is divided by r, the scale of the equation that is differentiated.
+        """
         del z
         if self.f.lipschitz is None or not self.g.is_convex:
             return None
         low, high = (float(self.step * jnp.asarray(x)) for x in (self.f.strong_convexity, self.f.lipschitz))
         delta, half = max((1 - low) / (1 + low), (high - 1) / (high + 1)), float(self.relaxation) / 2
-        return abs(1 - half) + half * delta
+        factor = abs(1 - half) + half * delta
+        return 1 - (1 - factor) / max(1.0, 2 * half)
 
     def prepare(self, z: Any) -> Prepared:
         """Both resolvents, factored once."""
-        del z
         resolve_f, resolve_g = self.f.prepare(self.step), self.g.prepare(self.step)
 
         def apply(y: Any) -> Any:
             x = resolve_g(y)
-            z = resolve_f(jax.tree.map(lambda a, b: 2 * a - b, x, y))
-            return jax.tree.map(lambda y, z, x: y + jnp.asarray(self.relaxation, y.dtype) * (z - x), y, z, x)
+            u = resolve_f(jax.tree.map(lambda a, b: 2 * a - b, x, y))
+            return jax.tree.map(lambda y, u, x: y + jnp.asarray(self.relaxation, y.dtype) * (u - x), y, u, x)
 
-        return Prepared(FixedPoint((apply,)), resolve_g)
+        return Prepared(FixedPoint((apply,)), resolve_g, self._optimality(z, resolve_g))
+
+    def _optimality(self, y: Any, resolve_g: Map) -> StepAfterProx | None:
+        """y = x - step·grad f(x) with x = prox_{step·g}(y), where f has a gradient.
+
+        T and this map have the same fixed points, and I - T' = relaxation·(I + step·H)⁻¹ (I - S D) with
+        S = I - step·H: the tangent system is that of forward-backward splitting.
+        """
+        if not self.f.is_smooth:
+            return None
+        hessian = step_hessian(self.f, self.g, self.step, y, resolve_g)
+        return StepAfterProx((resolve_g, gradient_step(self.f, self.step)), hessian)

@@ -13,7 +13,7 @@ from nsimplicit._records import data
 from nsimplicit._tree import Space, subtract
 from nsimplicit.implicit.equation import ProxStep
 from nsimplicit.prox.base import Function
-from nsimplicit.splittings.base import Prepared, Splitting
+from nsimplicit.splittings.base import Prepared, Splitting, gradient_step, step_hessian
 
 
 @data
@@ -56,11 +56,9 @@ class ForwardBackward(Splitting):
             )
         step = self._step(z)
         backward = self.g.prepare(step)
-
-        def forward(z: Any) -> Any:
-            return jax.tree.map(lambda x, d: x - jnp.asarray(step, x.dtype) * d, z, self.f.gradient(z))
-
-        return Prepared(ProxStep((forward, backward)), lambda z: z)
+        forward = gradient_step(self.f, step)
+        hessian = step_hessian(self.f, self.g, step, z)
+        return Prepared(ProxStep((forward, backward), hessian), lambda z: z)
 
     def contraction(self, z: Any) -> float | None:
         """The factor max(|1 - step·mu|, |1 - step·L|)/(1 + step·mu_g), where f knows its L and g is convex."""
