@@ -153,7 +153,7 @@ def entrants(instances, *, peers: bool, dense: bool, count: bool) -> list[Entran
     if not peers:
         return ours + hand
     name = "by hand: masked CG"
-    hand.append(at_equal_error(by_hand_cg, rules.TOLERANCES, **case, target=TARGET, name=name, traced=True))
+    hand.append(at_equal_error(by_hand_cg, rules.tolerances(TARGET), **case, target=TARGET, name=name, traced=True))
     jaxopt = rules.jaxopt_entrants(step_map, instances, TARGET, dense=dense, count=count)
     return ours + hand + jaxopt + rules.other_entrants(step_map, instances, TARGET, dense=dense)
 

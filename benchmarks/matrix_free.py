@@ -150,9 +150,9 @@ def entrants(T, make, product, instances, target, *, peers: bool, count: bool) -
     if not peers:
         return ours
     cg = at_equal_error(
-        masked_cg(product), rules.TOLERANCES, **case, target=target, name="by hand: masked CG", traced=True
+        masked_cg(product), rules.tolerances(target), **case, target=target, name="by hand: masked CG", traced=True
     )
-    jaxopt = rules.jaxopt_entrants(T, instances, target, dense=False, count=count)
+    jaxopt = rules.jaxopt_entrants(T, instances, target, dense=False, count=count, restarts=(20,))
     return [*ours, cg, *jaxopt, *rules.other_entrants(T, instances, target, dense=False)]
 
 
