@@ -1,7 +1,8 @@
 """How wrong a float32 derivative is and whether the guard says so, and what a warm start saves.
 
-Random systems of condition numbers 1e1 to 1e7. The reference is the float32 matrix solved in float64, so an error is that of the solve alone. Errors are measured in
-every lane, also where the guard failed: it reports, and hands on what it was given.
+Random systems of condition numbers 1e1 to 1e7. The reference is the float32 matrix solved in float64, so an error is
+that of the solve alone. Errors are measured in every lane, also where the guard failed: there it reports, and hands on
+what it was given.
 """
 
 import functools
