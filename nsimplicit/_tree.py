@@ -20,6 +20,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import config
 
 Tree = Any
+HIGHEST = lax.Precision.HIGHEST
 
 
 def is_float(x: Any) -> bool:
@@ -121,6 +122,31 @@ class Space:
         total = sum(products[1:], products[0]) if products else jnp.zeros(())
         axes = tuple(n for n in self.axis_name)
         return lax.psum(total, axes) if axes else total
+
+    def dots(self, stack: Tree, a: Tree) -> jax.Array:
+        """The inner product of a real vector with each of a stack of them: shape ``(k,)`` or ``(k, lanes)``."""
+        leaves = zip(jax.tree.leaves(stack), jax.tree.leaves(a), strict=True)
+        first, *rest = (self._contract(x, y) for x, y in leaves)
+        total = sum(rest, first)
+        return lax.psum(total, self.axis_name) if self.axis_name else total
+
+    def combine(self, alpha: jax.Array, stack: Tree) -> Tree:
+        """The sum of a stack of vectors, each times its alpha, of shape ``(k,)`` or ``(k, lanes)``."""
+
+        def leaf(x: jax.Array) -> jax.Array:
+            if self.batch_axis is None:
+                return jnp.tensordot(alpha.astype(x.dtype), x, 1, precision=HIGHEST)
+            axis = self.batch_axis % (x.ndim - 1)
+            numbers = (((0,), (0,)), ((1,), (axis + 1,)))
+            return jnp.moveaxis(lax.dot_general(alpha.astype(x.dtype), x, numbers, precision=HIGHEST), 0, axis)
+
+        return jax.tree.map(leaf, stack)
+
+    def _contract(self, stack: jax.Array, x: jax.Array) -> jax.Array:
+        lane = () if self.batch_axis is None else (self.batch_axis % x.ndim,)
+        rest = tuple(i for i in range(x.ndim) if i not in lane)
+        numbers = ((tuple(i + 1 for i in rest), rest), (tuple(i + 1 for i in lane), lane))
+        return lax.dot_general(stack, x, numbers, precision=HIGHEST).T
 
     def norm(self, a: Tree) -> jax.Array:
         """Euclidean norm: shape ``()`` or ``(lanes,)``."""

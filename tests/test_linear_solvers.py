@@ -1,5 +1,6 @@
 """Every linear solver against NumPy: one system, many lanes, both precisions, zero and singular right-hand sides."""
 
+import dataclasses
 import functools
 
 import jax
@@ -16,16 +17,20 @@ from nsimplicit.linear_solvers import (
     BiCGStab,
     Custom,
     Dense,
+    FixedPointAdjoint,
     LinearSolution,
     LinearSolver,
     NormalCG,
     Operator,
     ProxCG,
+    RestrictedCholesky,
 )
 from nsimplicit.linear_solvers.auto import choose
 from nsimplicit.linear_solvers.dense import invert
+from nsimplicit.linear_solvers.fallback import Fallback
 from nsimplicit.linear_solvers.lsqr import lsqr
 from nsimplicit.linear_solvers.operator import General, ProxGradient, Symmetric
+from nsimplicit.solvers import Anderson, Picard, SemismoothNewton
 
 
 def system(n, kind, seed=0):
@@ -34,6 +39,8 @@ def system(n, kind, seed=0):
     G = rng.normal(size=(n, n))
     if kind == "general":
         return G + 2 * np.sqrt(n) * np.eye(n), lambda M: General()
+    if kind == "contraction":
+        return np.eye(n) - 0.7 * G / np.linalg.norm(G, 2), lambda M: General()
     H = G @ G.T / n + 0.5 * np.eye(n)
     if kind in ("definite", "negative"):
         return (H if kind == "definite" else -H), lambda M: Symmetric()
@@ -42,6 +49,19 @@ def system(n, kind, seed=0):
     M = np.eye(n) - d[:, None] * S
     structure = ProxGradient(lambda v: d.astype(v.dtype) * v, lambda v: S.astype(v.dtype) @ v, kind == "transposed")
     return (M.T if kind == "transposed" else M), lambda M: structure
+
+
+def with_columns(kind):
+    """The same systems with the blocks of step·H at hand."""
+    M, structure = system(30, kind)
+    d = np.asarray(structure(None).prox(np.ones(30)))
+    step_h = np.eye(30) - np.asarray(jax.vmap(structure(None).forward)(np.eye(30)))
+
+    def block(index):
+        return jnp.asarray(step_h)[index[:, None], index]
+
+    assert 0 < d.sum() < 30
+    return dataclasses.replace(structure(None), block=block)
 
 
 CASES = [
@@ -56,6 +76,9 @@ CASES = [
     (ProxCG(), "transposed"),
     (BiCGStab(), "general"),
     (NormalCG(), "general"),
+    (FixedPointAdjoint(Picard()), "contraction"),
+    (FixedPointAdjoint(Anderson()), "contraction"),
+    (Fallback(GMRES(max_steps=3), Dense()), "general"),
 ]
 
 
@@ -78,7 +101,7 @@ def compiled(solver, kind):
 
 @pytest.mark.parametrize(
     "solver, kind, dtype",
-    [(*case, np.float64) for case in CASES] + [(*CASES[i], np.float32) for i in (0, 2, 5, 7, 9, 10)],
+    [(*case, np.float64) for case in CASES] + [(*CASES[i], np.float32) for i in (0, 2, 5, 7, 9, 10, 11, 12, 13)],
     ids=lambda x: x.__name__ if isinstance(x, type) else name(x),
 )
 def test_agrees_with_numpy(solver, kind, dtype):
@@ -88,7 +111,7 @@ def test_agrees_with_numpy(solver, kind, dtype):
     # default tolerance eps^(3/4) of the right-hand side, times the condition number, at most 70 here
     np.testing.assert_allclose(x, np.linalg.solve(M, b), atol=100 * np.finfo(dtype).eps ** 0.75)
     assert x.dtype == dtype
-    assert 0 <= steps <= 62  # two cycles of GMRES; two products a step for BiCGStab and NormalCG
+    assert 0 <= steps <= 85  # two cycles of GMRES; two products a step for BiCGStab and NormalCG; .7^80 for Picard
     assert float(norm) <= np.linalg.norm(M, 1) * (1 + 1e-5)  # from below
     assert not float(condition) > np.linalg.cond(M, 1) * (1 + 1e-3)  # from below; nan where unknown
 
@@ -192,9 +215,14 @@ def test_auto_chooses_by_structure_size_and_place():
     def chosen(n, structure=General(), **space):
         return type(choose(Operator(lambda v: v, structure, Space(**space)), jnp.zeros(n)))
 
-    assert [chosen(512), chosen(513), chosen(512, prox), chosen(513, prox)] == [Dense, GMRES, Dense, ProxCG]
+    assert [chosen(512), chosen(513), chosen(512, prox), chosen(513, prox)] == [Dense, Fallback, Dense, ProxCG]
     assert chosen((600, 512), batch_axis=0) is Dense  # 512 unknowns in each of 600 lanes
-    assert chosen(3, axis_name=("i",)) is GMRES
+    columns = dataclasses.replace(prox, block=lambda index: None)
+    assert chosen(3, columns) is chosen(10**6, columns) is RestrictedCholesky
+    assert chosen((3, 3), columns, batch_axis=0) is Dense and chosen(3, columns, axis_name=("i",)) is ProxCG
+    middle, large = (choose(Operator(lambda v: v), jnp.zeros(n)) for n in (2048, 2049))
+    assert middle == Fallback(GMRES(max_steps=204), Dense()) and large == Fallback(BiCGStab(), GMRES(restart=20))
+    assert choose(Operator(lambda v: v, space=Space(axis_name=("i",))), jnp.zeros(3)) == large
 
 
 def test_transposing_keeps_what_is_known():
@@ -236,3 +264,81 @@ def test_bicgstab_says_when_it_breaks_down():
     M = np.array([[0.0, 1.0], [-1.0, 0.0]])
     x, steps, _, _ = jax.jit(lambda M, b: solved(BiCGStab(), M, b))(M, np.array([1.0, 0.0]))
     assert steps == 2 and not np.linalg.norm(M @ x - np.array([1.0, 0.0])) < 0.9
+
+
+@pytest.mark.parametrize("kind", ["prox", "transposed"])
+@pytest.mark.parametrize("largest", [512, 4], ids=["direct", "beyond its size"])
+def test_restricted_cholesky(kind, largest):
+    """On the support alone; a support larger than allowed goes to ProxCG."""
+    M, _ = system(30, kind)
+    structure, b = with_columns(kind), np.cos(np.arange(30.0))
+    operator = Operator(lambda v: M @ v, structure)
+    out = jax.jit(lambda b: solved(RestrictedCholesky(largest), M, b, lambda M: structure))(b)
+    x, steps, norm, condition = out
+    np.testing.assert_allclose(x, np.linalg.solve(M, b), atol=1e-13 if largest > 30 else 1e-10)
+    assert (steps == 2) if largest > 30 else (2 < steps <= 30)
+    assert 0 < norm <= np.linalg.norm(M, 2) * (1 + 1e-12)
+    assert 1 < condition <= np.linalg.cond(M)
+    again = RestrictedCholesky(largest).solve(operator, jnp.asarray(b)).factors
+    for transpose, matrix in ((False, M), (True, M.T)):
+        np.testing.assert_allclose(jax.jit(again(transpose))(b), np.linalg.solve(matrix, b), atol=1e-10)
+
+
+def test_restricted_cholesky_pads_to_the_smallest_size_that_holds_the_support():
+    """Sizes 128, 256, 300 of n = 300: the block that is asked for says which one ran, for one system and for lanes."""
+    asked, H = [], np.diag(np.linspace(0.1, 1.0, 300))
+
+    def block(index):
+        jax.debug.callback(lambda: asked.append(index.shape[0]))
+        return jnp.asarray(H)[index[:, None], index]
+
+    def answer(d, b):
+        structure = ProxGradient(lambda v: d * v, lambda v: v - H @ v, block=block)
+        return RestrictedCholesky().solve(Operator(lambda v: v - d * (v - H @ v), structure), b).value
+
+    counts = np.array([128, 129, 0, 257])
+    d = (np.arange(300) < counts[:, None]).astype(float)
+    b = np.random.default_rng(0).normal(size=(4, 300))
+    expected = [np.linalg.solve(np.eye(300) - row[:, None] * (np.eye(300) - H), v) for row, v in zip(d, b, strict=True)]
+    alone = jax.jit(answer)
+    for i, size in enumerate((128, 256, 128, 300)):
+        asked.clear()
+        np.testing.assert_allclose(alone(d[i], b[i]), expected[i], atol=1e-13)
+        jax.effects_barrier()
+        assert asked == [size]
+    asked.clear()
+    np.testing.assert_allclose(jax.jit(jax.vmap(answer))(d[:3], b[:3]), expected[:3], atol=1e-13)
+    jax.effects_barrier()
+    assert set(asked) == {256}  # one size for all lanes, that of the largest support
+
+
+def test_fallback_runs_only_where_a_lane_needs_it():
+    """For rotations by a right angle BiCGStab breaks down at once."""
+    rng, ran = np.random.default_rng(0), []
+    easy, hard = np.eye(8) + 0.05 * rng.normal(size=(8, 8)), np.kron(np.eye(4), [[0.0, 1.0], [-1.0, 0.0]])
+    b = rng.normal(size=(3, 8))
+
+    @dataclasses.dataclass(frozen=True)
+    class Second(LinearSolver):
+        def solve(self, operator, b, guess=None):
+            jax.debug.callback(lambda: ran.append(1))
+            return GMRES().solve(operator, b, guess)
+
+    def answer(M, b):
+        out = Fallback(BiCGStab(), Second()).solve(Operator(lambda v: M @ v), b)
+        return out.value, out.num_steps
+
+    lanes = jax.jit(jax.vmap(answer))
+    for matrices, expected in (([easy] * 3, 0), ([easy, hard, easy], 1)):
+        M = np.stack(matrices)
+        ran.clear()
+        x, steps = lanes(M, b)
+        jax.effects_barrier()
+        np.testing.assert_allclose(x, np.linalg.solve(M, b[..., None])[..., 0], atol=1e-11)
+        assert len(ran) == expected
+    np.testing.assert_array_equal(steps[0], answer(easy, b[0])[1])
+
+
+def test_fixed_point_adjoint_refuses_newton():
+    with pytest.raises(InputError, match="SemismoothNewton follows no map.*\n.*\nTry: "):
+        FixedPointAdjoint(SemismoothNewton())

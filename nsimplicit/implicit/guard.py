@@ -43,12 +43,14 @@ class Evidence:
         eps: unit roundoff of the dtype the products were evaluated in.
         code: what a guard that looks at every selection found: 1 regular, 0 undecided, -1 singular;
             1 where no guard looked.
+        rtol: the tolerance the linear solver was told to stop at; ``None``: its default.
     """
 
     backward_error: jax.Array
     condition: jax.Array
     eps: float
     code: Any = 1
+    rtol: float | None = None
 
 
 class Guard(abc.ABC):
@@ -92,14 +94,22 @@ class Checked:
     evidence: Evidence
 
 
-def check(guard: Guard, operator: Operator, b: Vector, solution: LinearSolution, code: Any = 1) -> Checked:
+def check(
+    guard: Guard,
+    operator: Operator,
+    b: Vector,
+    solution: LinearSolution,
+    *,
+    code: Any = 1,
+    rtol: float | None = None,
+) -> Checked:
     """Apply the guard to a solve: ``value`` is what the derivative will use."""
     space, x = operator.space, solution.value
     product = operator.matvec(x)
     size, scale = space.norm(x), space.norm(b)
     norm = jnp.maximum(solution.norm, quotient(space.norm(product), size))
     error = quotient(space.norm(subtract(b, product)), norm * size + scale)
-    evidence = Evidence(error, solution.condition, coarsest_eps(b), code)
+    evidence = Evidence(error, solution.condition, coarsest_eps(b), code, rtol)
     trivial = scale == 0
     failed = guard.failed(evidence) & ~trivial
     x = space.where(trivial, jax.tree.map(jnp.zeros_like, x), x)

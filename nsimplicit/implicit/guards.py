@@ -49,7 +49,7 @@ class Solved(Guard):
 
     Args:
         rtol: largest backward error accepted, relative; default 10·eps^(3/4): 1.8e-11 in float64,
-            6.4e-5 in float32.
+            6.4e-5 in float32; or ten times the ``rtol`` the linear solver was given, where that is more.
         on_failure: one of ``nan drop least_squares ignore raise warn``.
     """
 
@@ -158,5 +158,6 @@ class AllSelections(Guard):
 
 
 def _unsolved(evidence: Evidence, rtol: float | None) -> jax.Array:
-    limit = 10 * evidence.eps**0.75 if rtol is None else rtol
+    aim = max(evidence.eps**0.75, evidence.rtol or 0.0)
+    limit = 10 * aim if rtol is None else rtol
     return ~(evidence.backward_error <= limit)  # nan fails

@@ -124,7 +124,7 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
     def run(operator: Operator, b: Vector, guess: Vector | None, transposed: bool) -> tuple[Any, Checked, Any]:
         solution = linear_solver.solve(operator, b, guess)
         code, num_kinks = guard.inspect(traced, consts, z, linear_solver, solution.factors(transposed))
-        return solution, check(guard, operator, b, solution, code), num_kinks
+        return solution, check(guard, operator, b, solution, code=code, rtol=linear_solver.rtol), num_kinks
 
     def solve(_, system: tuple[Vector, Any]) -> tuple[Vector, Any]:
         b, extra = system

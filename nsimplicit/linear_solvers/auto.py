@@ -1,9 +1,13 @@
-"""The default linear solver: chooses by what is known of the matrix, its size and its place."""
+"""The default linear solver: chooses by what is known of the matrix, its size and its place.
+
+The rule is read off a table, ``python -m benchmarks.run --only auto``.
+"""
 
 from __future__ import annotations
 
 from nsimplicit._records import config
 from nsimplicit.linear_solvers.dense import Dense
+from nsimplicit.linear_solvers.fallback import Fallback
 from nsimplicit.linear_solvers.krylov import GMRES
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
@@ -15,16 +19,27 @@ from nsimplicit.linear_solvers.operator import (
 )
 from nsimplicit.linear_solvers.prox_cg import ProxCG
 from nsimplicit.linear_solvers.restricted_cholesky import RestrictedCholesky, reaches
+from nsimplicit.linear_solvers.short_recurrences import BiCGStab
 
 DENSE_SIZE = 512
 """Largest matrix that is built and factored unasked: 2 MB and a few milliseconds in float64."""
+LAST_RESORT_SIZE = 2048
+"""Largest matrix that is built where a Krylov method failed: 32 MB in float64."""
 
 
 @config
 class Auto(LinearSolver):
-    """Dense up to 512 unknowns a lane; beyond, ProxCG for a proximal gradient step, else GMRES.
+    """Chooses by structure, size and place; the choice is static.
 
-    A state split over mesh axes always gets a Krylov method. The choice is static.
+    ==============================================  =============================================
+    forward-backward, columns of f at hand          RestrictedCholesky
+    up to 512 unknowns a lane                       Dense
+    forward-backward                                ProxCG
+    up to 2048                                      GMRES, at most n/10 steps; then Dense
+    more, or a state split over a mesh              BiCGStab; then GMRES with 20 basis vectors
+    ==============================================  =============================================
+
+    Douglas-Rachford splitting and ADMM with a smooth f count as forward-backward.
     """
 
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
@@ -34,9 +49,14 @@ class Auto(LinearSolver):
 
 def choose(operator: Operator, b: Vector) -> LinearSolver:
     """The solver :class:`Auto` hands this system to."""
-    space = operator.space
+    split = bool(operator.space.axis_name)
+    size = unknowns(b, operator.space)
     if reaches(operator):
         return RestrictedCholesky()
-    if unknowns(b, space) <= DENSE_SIZE and not space.axis_name:
+    if size <= DENSE_SIZE and not split:
         return Dense()
-    return ProxCG() if isinstance(operator.structure, ProxGradient) else GMRES()
+    if isinstance(operator.structure, ProxGradient):
+        return ProxCG()
+    if size <= LAST_RESORT_SIZE and not split:
+        return Fallback(GMRES(max_steps=size // 10), Dense())
+    return Fallback(BiCGStab(), GMRES(restart=20))

@@ -17,6 +17,7 @@ from nsimplicit.linear_solvers.operator import (
     Vector,
     default_tolerance,
     quotient,
+    seen,
 )
 
 
@@ -89,6 +90,8 @@ class FixedPointAdjoint(LinearSolver):
         start = blank_like(b) if guess is None else space.scale(shrink, guess)
         affine = Affine(lambda x: add(subtract(x, operator.matvec(x)), unit))
         tol = default_tolerance(b, self.rtol)
-        outcome = self.solver.iterate(affine, start, space, tol=tol, max_steps=self.max_steps)
-        unknown = jnp.full_like(scale, jnp.nan)
-        return LinearSolution(space.scale(scale, outcome.z), outcome.num_steps, 0 * scale, unknown)
+        most = jnp.where(scale == 0, 0, self.max_steps)
+        outcome = self.solver.iterate(affine, start, space, tol=tol, max_steps=most)
+        x = space.scale(scale, outcome.z)
+        norm = quotient(scale, space.norm(x))  # of M, from below, where M x = b
+        return LinearSolution(x, outcome.num_steps, norm, seen(space, x, b, norm))

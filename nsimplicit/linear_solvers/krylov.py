@@ -74,9 +74,13 @@ class CG(LinearSolver):
         return LinearSolution(x, steps, high, jnp.where(steps > 0, jnp.maximum(1.0, quotient(high, low)), 1.0))
 
 
+BLOCK = 10
+"""Basis vectors that are orthogonalised against at once: a step reads no more of the basis than there is."""
+
+
 @config
 class GMRES(LinearSolver):
-    """Restarted GMRES with twice-applied classical Gram-Schmidt, for any matrix.
+    """Restarted GMRES, for any matrix; each new vector is orthogonalised twice.
 
     Args:
         restart: basis vectors kept; memory is ``restart`` states.
@@ -95,7 +99,8 @@ class GMRES(LinearSolver):
         target = default_tolerance(b, self.rtol) * space.norm(b)
         beta = space.norm(r)
         # a vector split over a mesh is longer than what this device holds of it
-        length = self.restart if space.axis_name else min(self.restart, max(1, unknowns(b, space)))
+        length = min(self.restart, self.max_steps)
+        length = length if space.axis_name else min(length, max(1, unknowns(b, space)))
         cycles = -(-self.max_steps // length)
         carry = (x, r, beta, beta * jnp.inf, 0, (beta * 0).astype(int), beta * 0, beta * 0 + 1)
 
@@ -135,7 +140,8 @@ def _arnoldi(matvec: Product, space: Space, r: Vector, beta, target, length: int
     """
     lanes = jnp.shape(beta)
     dtype = beta.dtype
-    basis = jax.tree.map(lambda x: jnp.zeros((length + 1, *x.shape), x.dtype) + blank_like(x), r)
+    rows = -(-(length + 1) // BLOCK) * BLOCK
+    basis = jax.tree.map(lambda x: jnp.zeros((rows, *x.shape), x.dtype) + blank_like(x), r)
     basis = _put(basis, 0, space.scale(quotient(jnp.ones_like(beta), beta), r))
     like = (beta * 0)[None]
     triangle = jnp.zeros((length, length, *lanes), dtype) + like  # row, column, lane
@@ -149,11 +155,18 @@ def _arnoldi(matvec: Product, space: Space, r: Vector, beta, target, length: int
         k, basis, triangle, rotations, g, steps = c
         live = on(k, g)
         w = matvec(_take(basis, k))
-        h = jnp.zeros((length + 1, *lanes), dtype)
-        for _ in range(2):
-            d = jax.vmap(lambda v, w=w: space.dot(v, w))(basis)
-            w = subtract(w, _combine(space, d, basis))
-            h = h + d
+        h = jnp.zeros((rows, *lanes), dtype) + like
+
+        def project(i, carry):
+            # the blocks up to vector k, and those once more
+            w, h = carry
+            first = BLOCK * (i % (k // BLOCK + 1))
+            block = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, BLOCK, 0), basis)
+            d = space.dots(block, w)
+            old = lax.dynamic_slice_in_dim(h, first, BLOCK, 0)
+            return subtract(w, space.combine(d, block)), lax.dynamic_update_slice_in_dim(h, old + d, first, 0)
+
+        w, h = lax.fori_loop(0, 2 * (k // BLOCK + 1), project, (w, h))
         fresh = space.norm(w)
         h = h.at[k + 1].add(fresh)
 
@@ -188,7 +201,7 @@ def _arnoldi(matvec: Product, space: Space, r: Vector, beta, target, length: int
         return y.at[row].set(quotient(rest, triangle[row, row]))
 
     y = lax.fori_loop(0, k, back, jnp.zeros((length, *lanes), dtype) + like)
-    dx = _combine(space, y, jax.tree.map(lambda x: x[:-1], basis))
+    dx = space.combine(y, jax.tree.map(lambda x: x[:length], basis))
     return dx, steps, high, low
 
 
@@ -198,8 +211,3 @@ def _take(stack: Vector, k) -> Vector:
 
 def _put(stack: Vector, k, v: Vector) -> Vector:
     return jax.tree.map(lambda x, y: x.at[k].set(y.astype(x.dtype)), stack, v)
-
-
-def _combine(space: Space, coefficients, stack: Vector) -> Vector:
-    scaled = jax.vmap(space.scale)(coefficients, stack)
-    return jax.tree.map(lambda x: x.sum(0), scaled)

@@ -100,6 +100,7 @@ class LinearSolver(abc.ABC):
     """Solves M x = b by products. Configuration: frozen, hashable, Python scalars only."""
 
     structures: ClassVar[tuple[type, ...]] = (General, Symmetric, ProxGradient)
+    rtol = None  # no annotation: a constant, which the field of an iterative solver replaces
 
     @abc.abstractmethod
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
@@ -111,6 +112,11 @@ def start(operator: Operator, b: Vector, guess: Vector | None) -> tuple[Vector, 
     if guess is None:
         return blank_like(b), b
     return guess, subtract(b, operator.matvec(guess))
+
+
+def seen(space: Space, x: Vector, b: Vector, norm: jax.Array) -> jax.Array:
+    """The condition number from below, by what a solution shows of it: ‖M‖‖x‖/‖b‖, at least 1."""
+    return jnp.fmax(1.0, quotient(norm * space.norm(x), space.norm(b))).astype(norm.dtype)
 
 
 def default_tolerance(b: Vector, rtol: float | None) -> float:

@@ -124,7 +124,7 @@ def reaches(operator: Operator) -> bool:
 
 def _sizes(n: int, most: int) -> list[int]:
     """The sizes a support may be padded to."""
-    sizes = [min(n, SMALLEST)]
+    sizes = [min(n, most, SMALLEST)]
     while sizes[-1] < min(n, most):
         sizes.append(min(2 * sizes[-1], n))
     return sizes

@@ -15,6 +15,7 @@ from nsimplicit.linear_solvers.operator import (
     Vector,
     default_tolerance,
     quotient,
+    seen,
     start,
 )
 
@@ -69,7 +70,7 @@ class BiCGStab(LinearSolver):
             return x, r, p, v, *scalars, size, steps + 2 * on, norm, broken
 
         out = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
-        return LinearSolution(out[0], out[8], out[9], jnp.full_like(out[9], jnp.nan))
+        return LinearSolution(out[0], out[8], out[9], seen(space, out[0], b, out[9]))
 
 
 @config

@@ -67,13 +67,13 @@ class Anderson(MapSolver):
         # an entry is used when both of its ends belong to this history
         used = jnp.arange(self.memory).reshape((-1,) + (1,) * residual.ndim) < length
         gamma = self._weights(space, moves, move, used)
-        mixed = jax.tree.map(lambda x: x.sum(0), jax.vmap(space.scale)(gamma, images))
+        mixed = space.combine(gamma, images)
         length = jnp.minimum(length + 1, self.memory).astype(residual.dtype)
         return State(subtract(image, mixed), image, residual, (move, here), (moves, images), (length,))
 
     def _weights(self, space: Space, moves: Vector, move: Vector, used: jax.Array) -> jax.Array:
-        gram = jax.vmap(lambda a: jax.vmap(lambda b: space.dot(a, b))(moves))(moves)
-        side = jax.vmap(lambda a: space.dot(a, move))(moves)
+        gram = jax.vmap(lambda a: space.dots(moves, a))(moves)
+        side = space.dots(moves, move)
         both = used[:, None] & used[None, :]
         gram, side = jnp.where(both, gram, 0), jnp.where(used, side, 0)
         ridge = coarsest_eps(move) if self.ridge is None else self.ridge
