@@ -187,6 +187,8 @@ def _custom_jvp(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> 
             return replay.run(body, None, cells)
         replay.note(eqn, "an implicit layer: look at its equation by itself")
         return replay.keep(eqn, cells)
+    if rules.is_transparent(eqn):
+        return replay.run(body, None, cells, flags)
     if (found := rules.rule(eqn)) is not None:
         wanted = replay.treatment.wants(found[0], False)
         return replay.rewritten(eqn, cells, found[1]) if wanted else replay.keep(eqn, cells)
