@@ -142,18 +142,18 @@ def _error(truth: np.ndarray) -> Any:
     return lambda g: float(np.linalg.norm(np.asarray(g, float) - truth) / np.linalg.norm(truth))
 
 
-def entrants(T, make, product, instances, target, *, peers: bool, count: bool) -> list[Entrant]:
+def entrants(T, make, product, instances, target, *, peers: bool, full: bool) -> list[Entrant]:
     (args, error), *others = instances
     case: dict[str, Any] = {"args": args, "error": error, "others": others}
-    ours = rules.splitting_entrants(make, ("GMRES",) if peers else (), instances, target, count=count)
+    ours = rules.splitting_entrants(make, ("GMRES",) if full else (), instances, target, count=full)
     ours.append(Entrant("nsimplicit, custom_fixed_point", rules.decorated(T), **case))
     if not peers:
         return ours
     cg = at_equal_error(
         masked_cg(product), rules.tolerances(target), **case, target=target, name="by hand: masked CG", traced=True
     )
-    jaxopt = rules.jaxopt_entrants(T, instances, target, dense=False, count=count, restarts=(20,))
-    return [*ours, cg, *jaxopt, *rules.other_entrants(T, instances, target, dense=False)]
+    jaxopt = rules.jaxopt_entrants(T, instances, target, dense=False, count=full, restarts=(20,))
+    return [*ours, cg, *jaxopt, *rules.other_entrants(T, instances, target, dense=False, gmres=full)]
 
 
 def gram(known, y):
@@ -175,8 +175,8 @@ def measure(smoke: bool = False) -> Table:
         for m, p in () if smoke else SIZES:
             instances = [lasso(m, p, seed) for seed in seeds]
             largest = (m, p) == SIZES[-1]
-            field = entrants(product_map, by_products, gram, instances, TARGET, peers=True, count=largest)
-            rows = race(field, 7, compiles=2 if largest else 1)
+            field = entrants(product_map, by_products, gram, instances, TARGET, peers=True, full=largest)
+            rows = race(field, 7, compiles=2 if largest else 0)
             what, ours = f"Lasso by products {m}x{p}", rules.TUNED if largest else OURS
             judge(table, what, rows, TARGET, PROMISED if largest else None, ours)
             add(table, "Lasso by products", m, p, instances, rows)
@@ -184,9 +184,9 @@ def measure(smoke: bool = False) -> Table:
             instances = [spikes(n, seed) for seed in seeds]
             largest = n == LENGTHS[-1] and not smoke
             field = entrants(
-                deconvolution_map, deconvolution, blur_twice, instances, TARGET, peers=not smoke, count=largest
+                deconvolution_map, deconvolution, blur_twice, instances, TARGET, peers=not smoke, full=largest
             )
-            rows = race(field, 7, compiles=1)
+            rows = race(field, 7, compiles=1 if largest else 0)
             judge(table, f"deconvolution {n}", rows, TARGET, None)
             add(table, "deconvolution", n, n, instances, rows)
     if not smoke:
@@ -198,7 +198,7 @@ def wide(table: Table) -> None:
     """The Lasso with 20 000 columns, in float32."""
     instances = [lasso(*WIDE, 0, np.float32)]
     args, error = instances[0]
-    field = entrants(product_map, with_matrix, gram, instances, TARGET_32, peers=True, count=True)
+    field = entrants(product_map, with_matrix, gram, instances, TARGET_32, peers=True, full=True)
     products = Entrant("nsimplicit, f by products", rules.splitting(by_products), args, error)
     field.insert(1, products)
     needs = MemoryError("a p x p matrix takes 1.6 GB: not run")

@@ -5,6 +5,7 @@ that a loss stays in the table. Times are worth comparing only at equal error: `
 """
 
 import dataclasses
+import functools
 import statistics
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -32,6 +33,7 @@ class Entrant:
         note: said at the end of the row.
         jitted: False for what JAX cannot compile (torch, say): called as it is.
         others: more instances ``(args, error)`` of the same shapes (other seeds), run by the same compiled program.
+        ready: the compiled program, where a search has made it; used when compile times are not asked for.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Entrant:
     note: str = ""
     jitted: bool = True
     others: Sequence[tuple[tuple[Any, ...], Callable[[Any], float] | None]] = ()
+    ready: Callable[..., Any] | None = None
 
     @property
     def instances(self) -> list[tuple[tuple[Any, ...], Callable[[Any], float] | None]]:
@@ -60,7 +63,8 @@ def race(entrants: Sequence[Entrant], repeats: int = 9, compiles: int = 2) -> li
     Args:
         entrants: what to time.
         repeats: timed calls of each entrant for each of its instances; at least 7 say what the spread is.
-        compiles: the compile time is the smallest of so many, each from empty caches; the first may still import.
+        compiles: the compile time is the smallest of so many, each from empty caches: the first may still import.
+            With 0 only what is not ``ready`` is compiled, once.
 
     Returns:
         Rows with ``entrant``, ``trace ms`` (Python: tracing and lowering), ``compile ms`` (that and XLA), ``median
@@ -74,7 +78,8 @@ def race(entrants: Sequence[Entrant], repeats: int = 9, compiles: int = 2) -> li
         row |= {"products": "" if entrant.products is None else entrant.products, "note": entrant.note}
         rows.append(row)
         try:
-            run = _compile(entrant, row, compiles) if entrant.jitted else entrant.call
+            ready = entrant.ready if not compiles else None if entrant.jitted else entrant.call
+            run = ready or _compile(entrant, row, max(1, compiles))
             worst = entrant.worst(run)
             row["error"] = "" if worst is None else worst
             runs[place], times[place] = run, []
@@ -125,11 +130,11 @@ def at_equal_error(
     """
     name = name or getattr(make, "__name__", "")
     generic = jax.jit(lambda setting, *args: make(setting)(*args)) if traced else None
-    best, failure = (float("inf"), None), None
+    best, failure = (float("inf"), None, None), None
     for setting in settings:
         trial = Entrant(name, make(setting), args, error, others=others)
         try:
-            run = jax.jit(trial.call) if generic is None else lambda *args, s=setting: generic(s, *args)
+            run: Any = jax.jit(trial.call) if generic is None else functools.partial(generic, setting)
             worst = Entrant(name, trial.call, args, error).worst(run)
             if worst is not None and worst <= target and others:
                 worst = trial.worst(run)
@@ -137,13 +142,13 @@ def at_equal_error(
             failure = raised
             continue
         if worst is not None and worst <= target:
-            return dataclasses.replace(trial, note=_and(note, f"at {_word(setting)}"))
+            return dataclasses.replace(trial, note=_and(note, f"at {_word(setting)}"), ready=run)
         if worst is not None and worst < best[0]:
-            best = worst, setting
+            best = worst, setting, run
     if best[1] is None:
         return absent(name, failure or ArithmeticError("no finite error at any setting"), args)
     reached = f"at {_word(best[1])}: error {best[0]:.1e}, target not reached"
-    return Entrant(name, make(best[1]), args, error, others=others, note=_and(note, reached))
+    return Entrant(name, make(best[1]), args, error, others=others, note=_and(note, reached), ready=best[2])
 
 
 def absent(name: str, why: Exception, args: tuple[Any, ...] = ()) -> Entrant:

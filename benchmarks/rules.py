@@ -190,7 +190,9 @@ def jaxopt_entrants(
     return found + [Entrant("jaxopt, LU", make(menu.solve_lu), **case)] * dense
 
 
-def other_entrants(T: Map, instances: Sequence[tuple[Any, Any]], target: float, *, dense: bool) -> list[Entrant]:
+def other_entrants(
+    T: Map, instances: Sequence[tuple[Any, Any]], target: float, *, dense: bool, gmres: bool = True
+) -> list[Entrant]:
     """optimistix with lineax, and JAX's own custom_root."""
     (args, error), *others = instances
     case: dict[str, Any] = {"args": args, "error": error, "others": others}
@@ -204,12 +206,13 @@ def other_entrants(T: Map, instances: Sequence[tuple[Any, Any]], target: float, 
     if dense:
         found.append(Entrant("optimistix, default (lineax LU)", optimistix_rule(T), **case))
 
-    def gmres(tol):
+    def by_gmres(tol):
         solver = lineax.GMRES(rtol=tol, atol=tol, stagnation_iters=2000, max_steps=2000)
         return optimistix_rule(T, solver)
 
     name = "optimistix, lineax GMRES(20)"
-    found.append(at_equal_error(gmres, tolerances(target), **case, target=target, name=name, traced=True))
+    if gmres:
+        found.append(at_equal_error(by_gmres, tolerances(target), **case, target=target, name=name, traced=True))
 
     def bicgstab(tol):
         return optimistix_rule(T, lineax.BiCGStab(rtol=tol, atol=tol, max_steps=2000))
