@@ -61,10 +61,10 @@ def adjoint(pull, g):
     def body(c):
         u, _, k = c
         new = pull(u) + g
-        return new, norm(new - u), k + 1
+        return new, norm(new - u) / (scale + norm(u)), k + 1
 
-    limit = TOL * norm(g)
-    return lax.while_loop(lambda c: (c[1] > limit).any() & (c[2] < 1000), body, (g, jnp.full(len(g), jnp.inf), 0))[0]
+    scale = norm(g)
+    return lax.while_loop(lambda c: (c[1] > TOL).any() & (c[2] < 1000), body, (g, jnp.full(len(g), jnp.inf), 0))[0]
 
 
 def by_hand(act, solve):
