@@ -24,9 +24,10 @@ from nsimplicit._records import config
 from nsimplicit.implicit.guard import Evidence, Guard
 from nsimplicit.implicit.kink_system import verdict
 from nsimplicit.implicit.traced import Traced
+from nsimplicit.implicit.unresolved import num_unresolved
 from nsimplicit.linear_solvers.operator import LinearSolver, Vector, coarsest_eps
 
-__all__ = ["AllSelections", "Conditioned", "Guard", "Off", "Solved"]
+__all__ = ["AllSelections", "Conditioned", "Guard", "Identified", "Off", "Solved"]
 
 
 @config
@@ -137,16 +138,7 @@ class AllSelections(Guard):
         self, traced: Traced, consts: Any, z: Vector, solver: LinearSolver, again: Callable[[Vector], Vector] | None
     ) -> tuple[Any, Any]:
         """The code of the certificate at z, and how many kinks are active."""
-        if traced.space.batch_axis is not None or traced.space.axis_name:
-            raise InputError(
-                message(
-                    "guards.AllSelections()",
-                    f"the solve has batch_axis={traced.space.batch_axis}, axis_name={traced.space.axis_name}.",
-                    "The kinks of one lane cannot be told from those of another, or are on several devices.",
-                    "jax.vmap over the lanes, without batch_axis",
-                    "guards.Solved(), and nsi.certify for one lane",
-                )
-            )
+        _refuse_lanes(traced, "AllSelections")
         most = (4 if again is None else 8) if self.max_kinks is None else self.max_kinks
         near = coarsest_eps(z) ** 0.5 if self.tolerance is None else self.tolerance
         return verdict(traced, consts, z, solver, most, near, again)
@@ -155,6 +147,63 @@ class AllSelections(Guard):
         """Unsolved, singular for some selection, or undecided if that is to fail."""
         least = 0 if self.on_undecided == "pass" else 1
         return _unsolved(evidence, self.rtol) | (evidence.condition * evidence.eps > 0.1) | (evidence.code < least)
+
+
+@config
+class Identified(Guard):
+    """The active set is that of the exact solution: no kink may lie between z and it.
+
+    A loosely solved Lasso has a wrong support, hence a derivative that is wrong by any factor, of a
+    tangent system that is solved perfectly. A kink fails its lane where a Newton step from z, taken
+    ten times as far, crosses it; a kink that stays at zero along the step does not.
+
+    Args:
+        rtol: as in :class:`Solved`, which is checked as well.
+        on_failure: one of ``nan drop least_squares ignore raise warn``.
+
+    Cost:
+        One more tangent solve, with the factors of the derivative's own where it has some, and two
+        evaluations of the equation.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, nsimplicit as nsi
+        >>> def slope(steps):
+        ...     T = lambda z, t: jnp.maximum(0.5 * z + t, 0.0)  # z = 2 t where t > 0, else 0
+        ...     exact = nsi.derivatives.Implicit(guard=nsi.guards.Identified())
+        ...     solve = lambda t: nsi.fixed_point(T, 1.0, t, derivative=exact, max_steps=steps).value
+        ...     return float(jax.grad(solve)(-1e-3))
+        >>> slope(3), slope(100)
+        (nan, 0.0)
+    """
+
+    rtol: float | None = None
+    on_failure: str = "nan"
+
+    def inspect(
+        self, traced: Traced, consts: Any, z: Vector, solver: LinearSolver, again: Callable[[Vector], Vector] | None
+    ) -> tuple[Any, Any]:
+        """-1 where a kink is unresolved, and how many are."""
+        _refuse_lanes(traced, "Identified")
+        count = num_unresolved(traced, consts, z, solver, again)
+        return jnp.where(count > 0, -1, 1), count
+
+    def failed(self, evidence: Evidence) -> jax.Array:
+        """Unsolved, or a kink between z and the solution."""
+        return _unsolved(evidence, self.rtol) | (evidence.condition * evidence.eps > 0.1) | (evidence.code < 0)
+
+
+def _refuse_lanes(traced: Traced, guard: str) -> None:
+    """An error where kinks cannot be told apart: those of several lanes, or on several devices."""
+    if traced.space.batch_axis is not None or traced.space.axis_name:
+        raise InputError(
+            message(
+                f"guards.{guard}()",
+                f"the solve has batch_axis={traced.space.batch_axis}, axis_name={traced.space.axis_name}.",
+                "The kinks of one lane cannot be told from those of another, or are on several devices.",
+                "jax.vmap over the lanes, without batch_axis",
+                "guards.Solved(), and nsi.certify for one lane",
+            )
+        )
 
 
 def _unsolved(evidence: Evidence, rtol: float | None) -> jax.Array:

@@ -16,6 +16,7 @@ COVERED = frozenset(
         "calculus.piggyback_jacobian",
         "certify",
         "guards.AllSelections",
+        "guards.Identified",
         "kinks",
     }
 )
