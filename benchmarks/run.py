@@ -5,13 +5,14 @@ import importlib
 import inspect
 import sys
 import traceback
+from pathlib import Path
 from time import perf_counter
 
 from benchmarks import report
 
 QUICK = ("import_time", "kernels", "eager", "guard_cost")
-PEERS = ("hypergradients", "matrix_free", "deq", "programs", "scale", "accuracy", "warm_starts", "memory")
-ALL = QUICK + PEERS
+PEERS = ("hypergradients", "matrix_free", "deq", "programs", "scale", "accuracy", "warm_starts", "memory", "auto")
+ALL = tuple(name for name in QUICK + PEERS if Path(__file__).with_name(f"{name}.py").exists())
 SMOKE = (*QUICK, "hypergradients", "matrix_free")
 
 
