@@ -41,10 +41,15 @@ def temporary_mb(of, derivative, **options):
     return found.temp_size_in_bytes / 1e6
 
 
-@pytest.mark.xfail(reason="GMRES keeps a basis of 100 states", strict=True)
+ADJOINT = nsi.linear_solvers.FixedPointAdjoint(nsi.solvers.Picard())
+
+
 @pytest.mark.parametrize("of", ["weight", "bias"])
-def test_implicit(of):
-    assert temporary_mb(of, D.Implicit()) <= 1.6
+@pytest.mark.parametrize(
+    ("linear_solver", "states"), [(nsi.linear_solvers.Auto(), 60), (ADJOINT, 12)], ids=["Auto", "Picard"]
+)
+def test_implicit(of, linear_solver, states):
+    assert temporary_mb(of, D.Implicit(linear_solver)) <= 0.2561 * states
 
 
 @pytest.mark.parametrize("derivative", [D.Implicit(), D.Piggyback()], ids=lambda d: type(d).__name__)
