@@ -6,6 +6,8 @@ that a loss stays in the table. Times are worth comparing only at equal error: `
 
 import dataclasses
 import functools
+import logging
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from time import perf_counter
@@ -17,6 +19,7 @@ from benchmarks.report import Table, spread
 
 OURS = "nsimplicit"
 DEFAULT = "jaxopt, default (normal CG)"
+logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)  # what a peer raises there is in its row
 SLOW = 0.1  # seconds; a call slower than this is timed `repeats` times in all, not for every instance
 
 
@@ -219,8 +222,9 @@ def _compile(entrant: Entrant, row: dict[str, Any], compiles: int) -> Callable[.
 def _brief(failure: Exception) -> str:
     if isinstance(failure, ImportError) and failure.name:
         return f"not installed: {failure.name.partition('.')[0]}"
-    lines = str(failure).strip().splitlines()
-    return f"{type(failure).__name__}: {lines[0][:120] if lines else ''}"
+    # An error raised in a callback arrives as the traceback of another; what was raised is its last error line.
+    lines = [f"{type(failure).__name__}: {failure}", *re.findall(r"^(?:\S*\.)?_?(\w+Error: .*)", str(failure), re.M)]
+    return lines[-1].splitlines()[0][:120]
 
 
 def _word(setting: Any) -> str:
