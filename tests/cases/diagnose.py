@@ -51,6 +51,9 @@ ROWS = {
     "optimality function": Row(lambda x, d: d * x - 1, (1 / _DIAGONAL, _DIAGONAL), "fine", 2e4),
     "splitting": Row(_lasso(_A), (_solved(_lasso(_A), 4),), "fine", kinks=(0, 0)),
     "forward solve stopped early": Row(_lasso(_A), (jnp.zeros(4),), "unconverged"),
+    "solved loosely where the equation curves": Row(
+        lambda x, a: jnp.exp(50 * x) - a, (jnp.log(2.0) / 50 + 2e-9, jnp.array(2.0)), "loose", 1.0
+    ),
     "equation of another problem": Row(_of_another_problem, (np.array([4.0, 9.0]),), "unconverged"),
     "duplicated column": Row(_lasso(_TWIN), (_solved(_lasso(_TWIN), 5),), "singular"),
     "I - T' exactly singular": Row(nsi.equation_of(lambda z: z + 0 * _B[:2]), (jnp.ones(2),), "singular"),
