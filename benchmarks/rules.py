@@ -24,6 +24,7 @@ def tolerances(target: float) -> tuple[float, ...]:
     return tuple(t for t in TOLERANCES if t > (1e-7 if target > 1e-6 else 0.0))
 
 
+UNTUNED = "jaxopt, default as it comes"
 TUNED = "nsimplicit, ProxCG at equal error"
 Map = Callable[[Any, Any, Any], Any]
 Call = Callable[[Any, Any, Any, Any], Any]
@@ -169,7 +170,7 @@ def jaxopt_entrants(
     except ImportError as missing:
         return [absent("jaxopt", missing)]
     make = functools.partial(jaxopt_rule, T)
-    found = [Entrant("jaxopt, default as it comes", make(menu.solve_normal_cg), note="tol=1e-5", **case)]
+    found = [Entrant(UNTUNED, make(menu.solve_normal_cg), note="tol=1e-5", **case)]
     families: dict[str, tuple[Any, int]] = {
         DEFAULT: (functools.partial(menu.solve_normal_cg, maxiter=2000), 2),
         "jaxopt, BiCGStab": (functools.partial(menu.solve_bicgstab, maxiter=2000), 1),
