@@ -33,9 +33,7 @@ def descent(case, linear_solver, rate, warm):
     """Steps of Adam on log weights, one compiled scan: test errors, gradients, products."""
     A, b, A_test, b_test = map(jnp.asarray, data())
     step = float(1 / jnp.linalg.norm(A, 2) ** 2)
-    # A tolerance above the default needs a guard that knows of it.
-    guard = nsi.guards.Solved(rtol=None if linear_solver.rtol is None else 10 * linear_solver.rtol)
-    derivative = nsi.derivatives.Implicit(linear_solver=linear_solver, guard=guard)
+    derivative = nsi.derivatives.Implicit(linear_solver=linear_solver)
     weights = {"Lasso": [3.0], "elastic net": [3.0, 1.0], "ridge": [1.5]}[case]  # logarithms
     optimizer = optax.adam(rate)
 
