@@ -47,25 +47,25 @@ def relative(truth):
 
 
 def series(table, problem, entrants, floors, sizes):
-    """Race the entrants of each size; rows of one name get the exponent that fits their last three sizes."""
+    """Race the entrants of each size; the exponent that fits its last three sizes becomes part of a name."""
     rows: list[dict[str, Any]] = []
     for size in sizes:
-        found = race(entrants(size), REPEATS, compiles=1)
+        found: list[dict[str, Any]] = race(entrants(size), REPEATS, compiles=1)
         for row in found:
             floor = floors(size, row)
             timed = isinstance(row["median ms"], float)
             row |= {"floor ms": floor * 1e3, "times floor": row["median ms"] / floor / 1e3 if timed else ""}
+        # as a row of its own, that of the first entrant, so that a plot shows it
+        found.append({"entrant": f"floor of {found[0]['entrant']}", "median ms": found[0]["floor ms"]})
         rows += [{"problem": problem, "size": size} | row for row in found]
     for name in dict.fromkeys(row["entrant"] for row in rows):
-        line = [row for row in rows if row["entrant"] == name and isinstance(row["median ms"], float)][-3:]
-        ends = np.log([[max(row["size"], 1), row["median ms"]] for row in line])
-        exponent = np.polyfit(ends[:, 0], ends[:, 1], 1)[0] if len(line) > 1 else float("nan")
-        for row in rows:
-            if row["entrant"] == name:
-                row["exponent"] = ""
-        line[-1]["exponent"] = float(exponent)
+        line = [row for row in rows if row["entrant"] == name]
+        timed = [row for row in line if isinstance(row["median ms"], float) and row["size"] > 0][-3:]
+        ends = np.log([[row["size"], row["median ms"]] for row in timed])
+        exponent = np.polyfit(ends[:, 0], ends[:, 1], 1)[0] if len(timed) > 1 else float("nan")
+        for row in line:
+            row |= {"entrant": f"{name}, ~ size^{exponent:.2f}", "exponent": float(exponent)}
     table.rows += rows
-    return rows
 
 
 # --- unknowns
@@ -137,7 +137,7 @@ def unknowns(table, sizes):
         row["products"] = counts.get((n, row["entrant"]), "")
         return one[n] * max(1, counts.get((n, row["entrant"]), 1))
 
-    return series(table, "unknowns", entrants, floors, sizes)
+    series(table, "unknowns", entrants, floors, sizes)
 
 
 # --- batch
@@ -177,7 +177,7 @@ def batch(table, sizes, speed):
         args, truth = small_systems(size)
         return [Entrant(name, small_gradient(solver), args, relative(truth)) for name, solver in found.items()]
 
-    return series(table, "batch", entrants, lambda size, row: 8 * SMALL**2 * size / speed, sizes)
+    series(table, "batch", entrants, lambda size, row: 8 * SMALL**2 * size / speed, sizes)
 
 
 # --- kinks
@@ -194,7 +194,7 @@ def kinks(table, sizes):
         program = guard_cost.gradient(nsi.linear_solvers.Dense(), guard, z)
         return [Entrant("AllSelections, Dense", program, (b, W), relative(truth))]
 
-    return series(table, "kinks", entrants, lambda k, row: bare[k], sizes)
+    series(table, "kinks", entrants, lambda k, row: bare[k], sizes)
 
 
 def measure(smoke: bool = False) -> Table:
