@@ -113,12 +113,13 @@ def distribute(mesh, tree, spec):
 def apart(sharded, plain):
     """The largest relative difference in the shards this process holds; whole numbers may differ by a step."""
     found = [0.0]
-    for got, want in zip(jax.tree.leaves(sharded), map(np.asarray, jax.tree.leaves(plain)), strict=True):
-        for shard in got.addressable_shards:
+    for array, want in zip(jax.tree.leaves(sharded), map(np.asarray, jax.tree.leaves(plain)), strict=True):
+        for shard in array.addressable_shards:
+            got, expected = np.asarray(shard.data, float), np.asarray(want[shard.index], float)
             if np.issubdtype(want.dtype, np.floating):
-                found.append(float(np.linalg.norm(shard.data - want[shard.index]) / np.linalg.norm(want)))
+                found.append(float(np.linalg.norm(got - expected) / np.linalg.norm(want)))
             else:
-                found.append(0.0 if np.max(np.abs(shard.data - want[shard.index])) <= 1 else np.inf)
+                found.append(0.0 if np.max(np.abs(got - expected)) <= 1 else np.inf)
     return float(np.max(found))
 
 
