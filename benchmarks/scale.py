@@ -57,7 +57,8 @@ def series(table, problem, entrants, floors, sizes):
             row |= {"floor ms": floor * 1e3, "times floor": row["median ms"] / floor / 1e3 if timed else ""}
         # as a row of its own, that of the first entrant, so that a plot shows it
         found.append({"entrant": f"floor of {found[0]['entrant']}", "median ms": found[0]["floor ms"]})
-        rows += [{"problem": problem, "size": size} | row for row in found]
+        title = problem if size else f"no {problem}"  # a plot with logarithmic axes has no place for it
+        rows += [{"problem": title, "size": size} | row for row in found]
     for name in dict.fromkeys(row["entrant"] for row in rows):
         line = [row for row in rows if row["entrant"] == name]
         timed = [row for row in line if isinstance(row["median ms"], float) and row["size"] > 0][-3:]
