@@ -162,10 +162,12 @@ def block(table, word, method, torch):
         out = torch.gradient(solver, word)
         call = lambda _: torch.run(solver, word)  # noqa: E731
         entrants.append(Entrant("torchdeq", call, (P,), lambda _: judge("torchdeq")(out), jitted=False))
-    # Threads of one runtime spin for a moment after their work, which the other one would feel.
-    pause = Entrant("pause", lambda _: time.sleep(0.02), (P,), jitted=False)
-    rows = race([*entrants[:-1], pause, entrants[-1], pause])
-    rows = {row["entrant"]: row for row in rows if row["entrant"] != "pause"}
+    # Threads of one runtime spin for a moment after their work, which the other one would feel; and whoever comes
+    # first after torch finds cold caches: a second run by hand, which is not shown.
+    pause = Entrant("", lambda _: time.sleep(0.02), (P,), jitted=False)
+    again = Entrant("", entrants[0].call, (P,))
+    rows = race([*entrants[:-1], pause, entrants[-1], pause, again])
+    rows = {row["entrant"]: row for row in rows if row["entrant"]}
     usual = rows["by hand"]["median ms"]
     for name, row in rows.items():
         row["steps"] = steps.get(name, "")
