@@ -20,7 +20,6 @@ from nsimplicit.implicit.rule import trace_equation
 from nsimplicit.implicit.tap import Report
 from nsimplicit.linear_solvers.operator import coarsest_eps
 from nsimplicit.solvers.base import Solver, freeze
-from nsimplicit.solvers.loop import unroll
 from nsimplicit.solvers.newton import SemismoothNewton
 from nsimplicit.solvers.picard import Picard
 from nsimplicit.splittings.base import Prepared, Splitting
@@ -191,15 +190,11 @@ def _solve(T, z0, args, tol, max_steps, tap, options) -> Solution:
     def run(consts: Consts):
         return solver.iterate(Bound(traced, consts), vector, space, tol=tol, max_steps=max_steps)
 
-    def steps(consts: Consts, k: int, checkpoint: bool):
-        return unroll(solver, Bound(traced, consts), vector, space, steps=k, tol=tol, checkpoint=checkpoint)
-
     process = Process(
         traced=traced,
         rule=rule,
         run=run,
         where=where,
-        steps=steps,
         tail=lambda consts, z, damping: solver.tail(Bound(traced, consts), z, damping),
         advance=Iteration(
             init=lambda consts, z: solver.init(Bound(traced, consts), z, space),

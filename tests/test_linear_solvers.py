@@ -17,6 +17,7 @@ from nsimplicit.linear_solvers import (
     BiCGStab,
     Custom,
     Dense,
+    Fallback,
     FixedPointAdjoint,
     LinearSolution,
     LinearSolver,
@@ -27,7 +28,6 @@ from nsimplicit.linear_solvers import (
 )
 from nsimplicit.linear_solvers.auto import choose
 from nsimplicit.linear_solvers.dense import invert
-from nsimplicit.linear_solvers.fallback import Fallback
 from nsimplicit.linear_solvers.lsqr import lsqr
 from nsimplicit.linear_solvers.operator import General, ProxGradient, Symmetric
 from nsimplicit.solvers import Anderson, Picard, SemismoothNewton
@@ -215,13 +215,14 @@ def test_auto_chooses_by_structure_size_and_place():
     def chosen(n, structure=General(), **space):
         return type(choose(Operator(lambda v: v, structure, Space(**space)), jnp.zeros(n)))
 
-    assert [chosen(512), chosen(513), chosen(512, prox), chosen(513, prox)] == [Dense, Fallback, Dense, ProxCG]
-    assert chosen((600, 512), batch_axis=0) is Dense  # 512 unknowns in each of 600 lanes
+    assert [chosen(512), chosen(513), chosen(64, prox), chosen(65, prox)] == [Dense, Fallback, Dense, ProxCG]
+    assert chosen((600, 64), batch_axis=0) is Dense  # 64 unknowns in each of 600 lanes
+    assert chosen((600, 65), batch_axis=0) is Fallback
     columns = dataclasses.replace(prox, block=lambda index: None)
     assert chosen(3, columns) is chosen(10**6, columns) is RestrictedCholesky
     assert chosen((3, 3), columns, batch_axis=0) is Dense and chosen(3, columns, axis_name=("i",)) is ProxCG
     middle, large = (choose(Operator(lambda v: v), jnp.zeros(n)) for n in (2048, 2049))
-    assert middle == Fallback(GMRES(max_steps=204), Dense()) and large == Fallback(BiCGStab(), GMRES(restart=20))
+    assert middle == Fallback(GMRES(max_steps=204), Dense()) and large == Fallback(BiCGStab(), NormalCG())
     assert choose(Operator(lambda v: v, space=Space(axis_name=("i",))), jnp.zeros(3)) == large
 
 
@@ -285,8 +286,8 @@ def test_restricted_cholesky(kind, largest):
 
 
 def test_restricted_cholesky_pads_to_the_smallest_size_that_holds_the_support():
-    """Sizes 128, 256, 300 of n = 300: the block that is asked for says which one ran, for one system and for lanes."""
-    asked, H = [], np.diag(np.linspace(0.1, 1.0, 300))
+    """Sizes 128, 384, 400 of n = 400: the block that is asked for says which one ran, for one system and for lanes."""
+    asked, H = [], np.diag(np.linspace(0.1, 1.0, 400))
 
     def block(index):
         jax.debug.callback(lambda: asked.append(index.shape[0]))
@@ -294,14 +295,14 @@ def test_restricted_cholesky_pads_to_the_smallest_size_that_holds_the_support():
 
     def answer(d, b):
         structure = ProxGradient(lambda v: d * v, lambda v: v - H @ v, block=block)
-        return RestrictedCholesky().solve(Operator(lambda v: v - d * (v - H @ v), structure), b).value
+        return RestrictedCholesky(2048).solve(Operator(lambda v: v - d * (v - H @ v), structure), b).value
 
-    counts = np.array([128, 129, 0, 257])
-    d = (np.arange(300) < counts[:, None]).astype(float)
-    b = np.random.default_rng(0).normal(size=(4, 300))
-    expected = [np.linalg.solve(np.eye(300) - row[:, None] * (np.eye(300) - H), v) for row, v in zip(d, b, strict=True)]
+    counts = np.array([128, 129, 0, 385])
+    d = (np.arange(400) < counts[:, None]).astype(float)
+    b = np.random.default_rng(0).normal(size=(4, 400))
+    expected = [np.linalg.solve(np.eye(400) - row[:, None] * (np.eye(400) - H), v) for row, v in zip(d, b, strict=True)]
     alone = jax.jit(answer)
-    for i, size in enumerate((128, 256, 128, 300)):
+    for i, size in enumerate((128, 384, 128, 400)):
         asked.clear()
         np.testing.assert_allclose(alone(d[i], b[i]), expected[i], atol=1e-13)
         jax.effects_barrier()
@@ -309,7 +310,7 @@ def test_restricted_cholesky_pads_to_the_smallest_size_that_holds_the_support():
     asked.clear()
     np.testing.assert_allclose(jax.jit(jax.vmap(answer))(d[:3], b[:3]), expected[:3], atol=1e-13)
     jax.effects_barrier()
-    assert set(asked) == {256}  # one size for all lanes, that of the largest support
+    assert set(asked) == {384}  # one size for all lanes, that of the largest support
 
 
 def test_fallback_runs_only_where_a_lane_needs_it():

@@ -35,6 +35,10 @@ class Program:
         out = core.eval_jaxpr(self.jaxpr, consts, *jax.tree.leaves(args))
         return self.out_tree.unflatten(out)
 
+    def precise(self) -> Program:
+        """The same program, its matrix products and convolutions at full precision unless they ask for another."""
+        return Program(_precise(self.jaxpr), self.consts, self.out_tree)
+
     def varying(self) -> frozenset[str]:
         """The mesh axes over which a result differs between devices inside ``shard_map``."""
         return varying(*(v.aval for v in self.jaxpr.outvars))
@@ -79,6 +83,25 @@ def vary(tree: Any, axes: frozenset[str]) -> Any:
         return lax.pcast(x, tuple(sorted(extra)), to="varying") if extra else x
 
     return jax.tree.map(cast, tree)
+
+
+def _precise(jaxpr: Any) -> Any:
+    def change(eqn: Any) -> Any:
+        params = {name: _precise_param(value) for name, value in eqn.params.items()}
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated") and params["precision"] is None:
+            params["precision"] = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
+        return eqn.replace(params=params)
+
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    if inner is not jaxpr:  # closed; JAX 0.12 has one class for both
+        return jaxpr.replace(jaxpr=_precise(inner))
+    return jaxpr.replace(eqns=[change(eqn) for eqn in jaxpr.eqns])
+
+
+def _precise_param(value: Any) -> Any:
+    if type(value) in (tuple, list):
+        return type(value)(map(_precise_param, value))
+    return _precise(value) if hasattr(getattr(value, "jaxpr", value), "eqns") else value
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:

@@ -78,10 +78,8 @@ class Process:
         traced: the equation, traced at the state.
         rule: the same with 16-bit leaves promoted; the same object where there are none.
         run: the solve at given constants, to be called on constants without derivative.
-        steps: ``(consts, z, k, checkpoint) -> Outcome``: exactly k differentiable steps; ``None``
-            for a solver that cannot be looked into.
         tail: ``(consts, z, damping) -> z``: one differentiable step of the method, or ``None``.
-        advance: the iteration itself, or ``None``.
+        advance: the iteration itself; ``None`` for a solver that cannot be looked into.
         start: the vector the iteration starts from.
         contracts: whether the iteration is that of a map meant to contract (Newton's is not).
         tap: probe of the backward pass.
@@ -94,7 +92,6 @@ class Process:
     rule: Traced
     run: Callable[[Consts], Outcome]
     where: str
-    steps: Callable[[Consts, int, bool], Outcome] | None = None
     tail: Callable[[Consts, Vector, float], Vector] | None = None
     advance: Iteration | None = None
     start: Vector = None

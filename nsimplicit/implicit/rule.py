@@ -67,6 +67,8 @@ def attach(
     """
     if not any(x.size for x in jax.tree.leaves(z)):
         return z
+    # How precise the iteration is was the user's choice; the rule's matrix products are not to be rounded to 16 bits.
+    traced = dataclasses.replace(traced, programs=tuple(p.precise() for p in traced.programs))
 
     def rebuild(transform: Any, z: Vector, rest: Any) -> Vector:
         consts, tap = rest
@@ -112,8 +114,11 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
         b = add(traced.equation.right_hand_side(tangent), blank_like(z))
     else:
         b = blank_like(z)
-    residual, operator = traced.linearise(consts, z)
     space = traced.space
+    residual, operator = traced.linearise(consts, finite)
+    lost = jnp.where(jnp.isfinite(space.norm(z)), 1.0, jnp.nan)  # every guard fails what is not finite
+    regular = operator.matvec
+    operator = dataclasses.replace(operator, matvec=lambda v: space.scale(lost, regular(v)))
     forward = lax.stop_gradient(space.norm(residual) / (1 + space.norm(z)))
     probe = jax.tree.map(lambda t, d: jnp.zeros_like(t) if isinstance(d, SymbolicZero) else d, tap, tap_dot)
 

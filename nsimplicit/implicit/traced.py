@@ -44,7 +44,10 @@ class Traced:
             # of two replicated arrays, one of them a sum over devices, then fails to lower. Inside a
             # function of its own every array keeps its type.
             products.append(jax.jit(product) if self.space.axis_name else product)
-        hessian = None if self.equation.hessian is None else self.programs[-1](consts[-1], z)
+        hessian = None
+        if self.equation.hessian is not None:
+            # As above: what a solve closes over is typed as varying, and must be so from the start.
+            hessian = vary(self.programs[-1](consts[-1], z), varying(*jax.tree.leaves(z)))
         return self.equation.residual(z, point), self.equation.operator(tuple(products), self.space, hessian)
 
 

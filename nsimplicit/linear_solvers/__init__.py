@@ -3,6 +3,7 @@
 from nsimplicit.linear_solvers.auto import Auto as Auto
 from nsimplicit.linear_solvers.custom import Custom as Custom
 from nsimplicit.linear_solvers.dense import Dense as Dense
+from nsimplicit.linear_solvers.fallback import Fallback as Fallback
 from nsimplicit.linear_solvers.fixed_point_adjoint import FixedPointAdjoint as FixedPointAdjoint
 from nsimplicit.linear_solvers.krylov import CG as CG
 from nsimplicit.linear_solvers.krylov import GMRES as GMRES
@@ -20,6 +21,7 @@ __all__ = [
     "CG",
     "Custom",
     "Dense",
+    "Fallback",
     "FixedPointAdjoint",
     "GMRES",
     "LinearSolution",

@@ -30,7 +30,10 @@ def anchor(tree: Any, sources: Sequence[jax.Array]) -> Any:
     """
 
     def zero(source: jax.Array, leaf: jax.Array) -> jax.Array:
-        entry = _first(source).astype(leaf.dtype)
+        # A select of the leaf's own shape leaves nothing behind; the transpose of an entry is an array of zeros,
+        # which XLA takes out of a solver's loop, and so keeps, before it sees that it is zero.
+        entry = lax.select(False, source, jnp.zeros_like(source)) if source.shape == leaf.shape else _first(source)
+        entry = entry.astype(leaf.dtype)
         extra = varying(entry) - varying(leaf)
         return lax.psum(entry, tuple(extra)) if extra else entry
 

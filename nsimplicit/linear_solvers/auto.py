@@ -6,7 +6,7 @@ The rule is read off a table, ``python -m benchmarks.run --only auto``.
 from __future__ import annotations
 
 from nsimplicit._records import config
-from nsimplicit.linear_solvers.dense import Dense
+from nsimplicit.linear_solvers.dense import PLAIN_SIZE, Dense
 from nsimplicit.linear_solvers.fallback import Fallback
 from nsimplicit.linear_solvers.krylov import GMRES
 from nsimplicit.linear_solvers.operator import (
@@ -19,7 +19,7 @@ from nsimplicit.linear_solvers.operator import (
 )
 from nsimplicit.linear_solvers.prox_cg import ProxCG
 from nsimplicit.linear_solvers.restricted_cholesky import RestrictedCholesky, reaches
-from nsimplicit.linear_solvers.short_recurrences import BiCGStab
+from nsimplicit.linear_solvers.short_recurrences import BiCGStab, NormalCG
 
 DENSE_SIZE = 512
 """Largest matrix that is built and factored unasked: 2 MB and a few milliseconds in float64."""
@@ -31,15 +31,17 @@ LAST_RESORT_SIZE = 2048
 class Auto(LinearSolver):
     """Chooses by structure, size and place; the choice is static.
 
-    ==============================================  =============================================
-    forward-backward, columns of f at hand          RestrictedCholesky
-    up to 512 unknowns a lane                       Dense
-    forward-backward                                ProxCG
-    up to 2048                                      GMRES, at most n/10 steps; then Dense
-    more, or a state split over a mesh              BiCGStab; then GMRES with 20 basis vectors
-    ==============================================  =============================================
+    =============================================  ===================================================
+    forward-backward, columns of f at hand         RestrictedCholesky
+    forward-backward, more than 64 unknowns        ProxCG
+    up to 512 unknowns, or lanes of up to 64       Dense
+    up to 2048                                     GMRES, at most n/10 steps; then Dense
+    more, lanes, or a state split over a mesh      BiCGStab; then NormalCG: a dozen vectors of memory
+    =============================================  ===================================================
 
-    Douglas-Rachford splitting and ADMM with a smooth f count as forward-backward.
+    Douglas-Rachford splitting and ADMM with a smooth f count as forward-backward. Lanes are those of a
+    ``batch_axis``; matrices of more than 64 unknowns are not factored side by side: on CPUs batched
+    LAPACK calls were seen to stop for ever (64 lanes of 512).
     """
 
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
@@ -53,10 +55,10 @@ def choose(operator: Operator, b: Vector) -> LinearSolver:
     size = unknowns(b, operator.space)
     if reaches(operator):
         return RestrictedCholesky()
-    if size <= DENSE_SIZE and not split:
-        return Dense()
-    if isinstance(operator.structure, ProxGradient):
+    if isinstance(operator.structure, ProxGradient) and (split or size > PLAIN_SIZE):
         return ProxCG()
-    if size <= LAST_RESORT_SIZE and not split:
+    if size <= (DENSE_SIZE if operator.space.batch_axis is None else PLAIN_SIZE) and not split:
+        return Dense()
+    if size <= LAST_RESORT_SIZE and not split and operator.space.batch_axis is None:
         return Fallback(GMRES(max_steps=size // 10), Dense())
-    return Fallback(BiCGStab(), GMRES(restart=20))
+    return Fallback(BiCGStab(), NormalCG())

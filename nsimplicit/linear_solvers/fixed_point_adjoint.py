@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax.numpy as jnp
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import config, record
-from nsimplicit._tree import Space, add, blank_like, subtract
+from nsimplicit._tree import Space, add, subtract
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
     LinearSolver,
@@ -24,10 +24,7 @@ from nsimplicit.linear_solvers.operator import (
 class MapSolver(Protocol):
     """What is asked of a solver: one of :mod:`nsimplicit.solvers` that follows a map."""
 
-    @property
-    def contracts(self) -> bool:
-        """Whether it follows a map."""
-        ...
+    contracts: ClassVar[bool]
 
     def iterate(self, problem: Any, z: Vector, space: Space, *, tol: Any, max_steps: Any) -> Any:
         """Step until ``‖T(z) - z‖ <= tol·(1 + ‖z‖)`` in every lane."""
@@ -86,9 +83,8 @@ class FixedPointAdjoint(LinearSolver):
         scale = space.norm(b)
         # In units of b: a solver's test is relative to 1 + ‖z‖.
         shrink = quotient(jnp.ones_like(scale), scale)
-        unit = space.scale(shrink, b)
-        start = blank_like(b) if guess is None else space.scale(shrink, guess)
-        affine = Affine(lambda x: add(subtract(x, operator.matvec(x)), unit))
+        start = space.scale(shrink, b if guess is None else guess)
+        affine = Affine(lambda x: add(subtract(x, operator.matvec(x)), space.scale(shrink, b)))
         tol = default_tolerance(b, self.rtol)
         most = jnp.where(scale == 0, 0, self.max_steps)
         outcome = self.solver.iterate(affine, start, space, tol=tol, max_steps=most)

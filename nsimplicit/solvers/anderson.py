@@ -51,7 +51,8 @@ class Anderson(MapSolver):
         stack = jax.tree.map(lambda x: jnp.zeros((self.memory, *x.shape), x.dtype) + blank(x), z)
         nothing = jax.tree.map(blank, z)
         unset = jnp.where(jnp.isinf(state.residual), 0.0, state.residual)
-        return State(z, z, state.residual, (nothing, nothing), (stack, stack), (unset,))
+        gram = jnp.zeros((self.memory, self.memory, *unset.shape), unset.dtype) + unset
+        return State(z, z, state.residual, (nothing, nothing), (stack, stack), (unset, gram))
 
     def step(self, problem: Bound, state: State, space: Space) -> State:
         """One evaluation of T, one m×m solve."""
@@ -59,24 +60,25 @@ class Anderson(MapSolver):
         move = lax.stop_gradient(move)
         old_move, old_image = state.vectors
         moves, images = state.stacks
-        (length,) = state.numbers
+        length, gram = state.numbers
         length = jnp.where(residual <= self.growth * state.residual, length, 0.0)
         here = lax.stop_gradient(image)
         moves = _push(moves, subtract(move, old_move))
         images = _push(images, subtract(here, old_image))
         # an entry is used when both of its ends belong to this history
         used = jnp.arange(self.memory).reshape((-1,) + (1,) * residual.ndim) < length
-        gamma = self._weights(space, moves, move, used)
+        # of all inner products only those of the newest difference are new
+        row = space.dots(moves, jax.tree.map(lambda x: x[0], moves))
+        gram = jnp.concatenate([row[None], jnp.concatenate([row[1:, None], gram[:-1, :-1]], 1)])
+        gamma = self._weights(gram, space.dots(moves, move), used, coarsest_eps(move))
         mixed = space.combine(gamma, images)
         length = jnp.minimum(length + 1, self.memory).astype(residual.dtype)
-        return State(subtract(image, mixed), image, residual, (move, here), (moves, images), (length,))
+        return State(subtract(image, mixed), image, residual, (move, here), (moves, images), (length, gram))
 
-    def _weights(self, space: Space, moves: Vector, move: Vector, used: jax.Array) -> jax.Array:
-        gram = jax.vmap(lambda a: space.dots(moves, a))(moves)
-        side = space.dots(moves, move)
+    def _weights(self, gram: jax.Array, side: jax.Array, used: jax.Array, eps: float) -> jax.Array:
         both = used[:, None] & used[None, :]
         gram, side = jnp.where(both, gram, 0), jnp.where(used, side, 0)
-        ridge = coarsest_eps(move) if self.ridge is None else self.ridge
+        ridge = eps if self.ridge is None else self.ridge
         trace = jnp.trace(gram)
         diagonal = jnp.where(used, ridge * trace, 0) + jnp.where(used & (trace > 0), 0, 1)
         eye = jnp.eye(self.memory).reshape((self.memory,) * 2 + (1,) * trace.ndim)

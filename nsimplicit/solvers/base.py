@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from typing import Any, ClassVar
 
 import jax
@@ -21,9 +22,9 @@ class State:
 
     Args:
         z: the next point to evaluate.
-        image: T at the last evaluated point (for a root: that point). It is what a solve returns,
+        last: T at the last evaluated point (for a root: that point). It is what a solve returns,
             so a solve always ends with one plain application of T: extrapolation and mixing would
-            destroy the exact zeros a prox has just made.
+            destroy the exact zeros a prox has just made. None where it is z: a loop carries it once.
         residual: ‖T(z) - z‖ / (1 + ‖z‖) at that point, per lane.
         vectors: further vectors like z.
         stacks: vectors with a leading memory axis.
@@ -31,27 +32,26 @@ class State:
     """
 
     z: Vector
-    image: Vector
+    last: Vector | None
     residual: jax.Array
     vectors: tuple[Vector, ...] = ()
     stacks: tuple[Vector, ...] = ()
     numbers: tuple[jax.Array, ...] = ()
 
+    @property
+    def image(self) -> Vector:
+        """T at the last evaluated point."""
+        return self.z if self.last is None else self.last
+
 
 def freeze(space: Space, active: jax.Array, new: State, old: State) -> State:
-    """``new`` in the active lanes, ``old`` in the finished ones."""
+    """``new`` in the active lanes; a finished lane keeps what it will be asked for, and never reads the rest."""
 
     def both(a: Any, b: Any) -> Any:
         return space.where(active, a, b)
 
-    return State(
-        both(new.z, old.z),
-        both(new.image, old.image),
-        jnp.where(active, new.residual, old.residual),
-        both(new.vectors, old.vectors),
-        jax.vmap(both)(new.stacks, old.stacks) if new.stacks else (),
-        tuple(jnp.where(active, a, b) for a, b in zip(new.numbers, old.numbers, strict=True)),
-    )
+    z, last, residual = both(new.z, old.z), both(new.last, old.last), jnp.where(active, new.residual, old.residual)
+    return dataclasses.replace(new, z=z, last=last, residual=residual)
 
 
 class Solver(abc.ABC):

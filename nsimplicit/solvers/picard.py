@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from nsimplicit._records import config
 from nsimplicit._tree import Space
 from nsimplicit.implicit.process import Bound
@@ -22,11 +24,12 @@ class Picard(MapSolver):
     def init(self, problem: Bound, z: Vector, space: Space) -> State:
         """Nothing to remember."""
         del problem
-        return start(z, space)
+        state = start(z, space)
+        return dataclasses.replace(state, last=None) if self.relaxation == 1.0 else state
 
     def step(self, problem: Bound, state: State, space: Space) -> State:
         """One application of T."""
         image, move, residual = evaluate(problem, state.z, space)
         if self.relaxation == 1.0:
-            return State(image, image, residual)
+            return State(image, None, residual)
         return State(space.axpy(self.relaxation, move, state.z), image, residual)

@@ -21,7 +21,7 @@ COVERED = frozenset(
     NsimplicitError InputError DerivativeError
     guards.Guard guards.Off guards.Solved guards.Conditioned
     linear_solvers.Auto linear_solvers.BiCGStab linear_solvers.CG linear_solvers.Custom linear_solvers.Dense
-    linear_solvers.FixedPointAdjoint linear_solvers.RestrictedCholesky
+    linear_solvers.Fallback linear_solvers.FixedPointAdjoint linear_solvers.RestrictedCholesky
     linear_solvers.GMRES linear_solvers.NormalCG
     linear_solvers.LinearSolution linear_solvers.LinearSolver linear_solvers.Operator linear_solvers.ProxCG""".split()
 )
