@@ -116,7 +116,9 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
         b = blank_like(z)
     space = traced.space
     residual, operator = traced.linearise(consts, finite)
-    lost = jnp.where(jnp.isfinite(space.norm(z)), 1.0, jnp.nan)  # every guard fails what is not finite
+    axes = varying(*jax.tree.leaves(b))
+    # Every guard fails what is not finite.
+    lost = vary(jnp.where(jnp.isfinite(space.norm(z)), 1.0, jnp.nan), axes)
     regular = operator.matvec
     operator = dataclasses.replace(operator, matvec=lambda v: space.scale(lost, regular(v)))
     forward = lax.stop_gradient(space.norm(residual) / (1 + space.norm(z)))
@@ -158,7 +160,6 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
         return checked.value, add(dataclasses.replace(report, adjoint=kept), blank_like(extra))
 
     # Every leaf of the system must vary over the same mesh axes: JAX types all results alike.
-    axes = varying(*jax.tree.leaves(b))
     system = (b, vary(probe, axes))
     touch = next(x for x in jax.tree.leaves(z) if x.size)
     return anchored_solve(product, system, solve, transpose_solve, sources=moving, coefficient=touch)[0]
