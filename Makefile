@@ -4,6 +4,7 @@
 #   make demo     the main job, on real data                 make examples   every example, in order
 #   make test     the whole test suite                       make bench      all benchmarks, against peers
 #   make lint     formatting, lint, types                    make bench-smoke  the quick ones
+#                                                            make bench-gpu    on a GPU: REQUIRE="jax[cuda12]"
 #
 # PYTHON=...   the interpreter to build the environment with   VENV=...   where the environment lives
 # JOBS=...     test processes                                  ARGS=...   more arguments for pytest, demo or bench
@@ -19,7 +20,7 @@ PY := $(VENV)/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two pip processes must not write to one environment
-.PHONY: help demo test examples lint format coverage bench bench-smoke install-dev clean
+.PHONY: help demo test examples lint format coverage bench bench-smoke bench-gpu install-dev clean
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +54,9 @@ bench-smoke: $(VENV)/.with-examples
 
 bench: $(VENV)/.with-bench
 	@status=0; $(PY) -u -m benchmarks.run $(ARGS) || status=$$?; $(PY) -m benchmarks.plots; exit $$status
+
+bench-gpu: $(VENV)/.with-bench
+	$(PY) -u -m benchmarks.gpu $(ARGS)
 
 install-dev: $(VENV)/.with-dev
 

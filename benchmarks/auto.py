@@ -93,6 +93,11 @@ def fill(row, runs, args, eps) -> None:
 
 
 def measure(smoke: bool = False) -> Table:
+    with jax.enable_x64(True):
+        return tabulate(smoke)
+
+
+def tabulate(smoke: bool) -> Table:
     table = Table("Which linear solver is fastest, and which one `Auto` takes")
     sizes = (256,) if smoke else (128, 512, 2048)
     for dtype in DTYPES[:1] if smoke else DTYPES:

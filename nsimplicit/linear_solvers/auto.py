@@ -8,7 +8,6 @@ from __future__ import annotations
 from nsimplicit._records import config
 from nsimplicit.linear_solvers.dense import PLAIN_SIZE, Dense
 from nsimplicit.linear_solvers.fallback import Fallback
-from nsimplicit.linear_solvers.krylov import GMRES
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
     LinearSolver,
@@ -35,7 +34,7 @@ class Auto(LinearSolver):
     forward-backward, columns of f at hand         RestrictedCholesky
     forward-backward, more than 64 unknowns        ProxCG
     up to 512 unknowns, or lanes of up to 64       Dense
-    up to 2048                                     GMRES, at most n/10 steps; then Dense
+    up to 2048                                     BiCGStab, at most n/10 products; then Dense
     more, lanes, or a state split over a mesh      BiCGStab; then NormalCG: a dozen vectors of memory
     =============================================  ===================================================
 
@@ -60,5 +59,5 @@ def choose(operator: Operator, b: Vector) -> LinearSolver:
     if size <= (DENSE_SIZE if operator.space.batch_axis is None else PLAIN_SIZE) and not split:
         return Dense()
     if size <= LAST_RESORT_SIZE and not split and operator.space.batch_axis is None:
-        return Fallback(GMRES(max_steps=size // 10), Dense())
+        return Fallback(BiCGStab(max_steps=size // 10), Dense())
     return Fallback(BiCGStab(), NormalCG())

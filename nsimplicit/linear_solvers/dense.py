@@ -96,7 +96,7 @@ def factor_definite(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
     if matrix.shape[-1] <= PLAIN_SIZE:
         inverse = _sweep(matrix)
         return lambda v: inverse @ v
-    lower = lax.linalg.cholesky(matrix)
+    lower = lax.linalg.cholesky(matrix, symmetrize_input=False)
 
     def solve(v: jax.Array) -> jax.Array:
         half = lax.linalg.triangular_solve(lower, v, left_side=True, lower=True)
