@@ -286,7 +286,7 @@ def test_restricted_cholesky(kind, largest):
 
 
 def test_restricted_cholesky_pads_to_the_smallest_size_that_holds_the_support():
-    """Sizes 96, 192, 384, 400 of n = 400: the block that is asked for says which one ran, for one system and for lanes."""
+    """Sizes 96, 192, 384, 400 of n = 400: the block asked for says which one ran, for one system and for lanes."""
     asked, H = [], np.diag(np.linspace(0.1, 1.0, 400))
 
     def block(index):

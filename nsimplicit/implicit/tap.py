@@ -81,7 +81,8 @@ def tap(like: Any = None, *, lanes: int | None = None) -> Report:
         lanes: number of lanes of a ``batch_axis`` solve that should be reported one by one.
 
     Returns:
-        A :class:`Report` of zeros.
+        A :class:`Report` of zeros. Inside ``shard_map`` it is one tap for all devices, and what it
+        reports is summed over them; ``jax.lax.pcast(tap, axis_name, to="varying")`` makes it one each.
 
     Example:
         >>> import jax, jax.numpy as jnp, nsimplicit as nsi
