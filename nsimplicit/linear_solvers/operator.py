@@ -122,10 +122,10 @@ def seen(space: Space, x: Vector, b: Vector, norm: jax.Array) -> jax.Array:
 def default_tolerance(b: Vector, rtol: float | None) -> float:
     """``rtol``, or eps^(3/4) of the coarsest dtype in ``b``: 1.8e-12 and 6.4e-6.
 
-    Not less than eps: below it a recurrence drives its own residual to zero and then goes astray.
+    Not less than 8 eps: below it a recurrence drives its own residual to zero and then goes astray.
     """
     eps = coarsest_eps(b)
-    return eps**0.75 if rtol is None else max(rtol, eps)
+    return eps**0.75 if rtol is None else max(rtol, 8 * eps)
 
 
 def coarsest_eps(b: Vector) -> float:
