@@ -9,12 +9,13 @@ every reduction ends in a ``psum``; a local norm steering a loop around a collec
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import config
@@ -57,6 +58,21 @@ def _realify(x: jax.Array) -> jax.Array:
 
 def _restore(new: jax.Array, like: Any) -> jax.Array:
     return lax.complex(new[..., 0], new[..., 1]) if jnp.iscomplexobj(like) else new
+
+
+def moving(tree: Tree, tangents: Tree) -> tuple[list[int], list[jax.Array]]:
+    """The places of the leaves that have a tangent, inside a rule with symbolic zeros, and the tangents."""
+    leaves, treedef = jax.tree.flatten(tree)
+    dots = treedef.flatten_up_to(tangents)
+    live = [i for i, d in enumerate(dots) if not isinstance(d, SymbolicZero) and is_float(leaves[i])]
+    return live, [dots[i] for i in live]
+
+
+def substitute(tree: Tree, places: list[int], values: Iterable[Any]) -> Tree:
+    """The tree with other leaves at some places."""
+    leaves, treedef = jax.tree.flatten(tree)
+    filled = dict(zip(places, values, strict=True))
+    return treedef.unflatten([filled.get(i, x) for i, x in enumerate(leaves)])
 
 
 def promote(tree: Tree) -> Tree:

@@ -16,11 +16,12 @@ from nsimplicit.implicit.drift import drift
 from nsimplicit.implicit.equation import Equation, Problem, formulate
 from nsimplicit.implicit.guard import check
 from nsimplicit.implicit.guards import Off
-from nsimplicit.implicit.kink_system import lay_out, unresolved, verdict
+from nsimplicit.implicit.kink_system import verdict
 from nsimplicit.implicit.rule import Traced, trace_equation
+from nsimplicit.implicit.unresolved import num_unresolved
 from nsimplicit.linear_solvers.auto import DENSE_SIZE, choose
 from nsimplicit.linear_solvers.dense import materialise
-from nsimplicit.linear_solvers.operator import coarsest_eps
+from nsimplicit.linear_solvers.operator import accepted_error, coarsest_eps
 
 MAX_KINKS = 8
 SAFETY = 3
@@ -202,13 +203,12 @@ def _measure(traced: Traced, consts: Any, vector: Any, name: str) -> Diagnosis:
     again = solution.factors(transpose=False)
     selections, num_kinks = verdict(traced, consts, vector, solver, MAX_KINKS, eps**0.5, again)
     moved = drift(traced, consts, vector, checked.value, solver, again)
-    kinked = lay_out(traced, consts, vector, eps**0.5)
-    num_unresolved = unresolved(kinked, kinked.program.consts, vector, checked.value)
+    unresolved = num_unresolved(traced, consts, vector, checked.value, eps**0.5)
     tests = [
         (~(condition * eps <= 0.1), -1),
-        (~(error <= 10 * eps**0.75), -2),
+        (~(error <= accepted_error(eps)), -2),
         (~(distance <= eps**0.5), -3),
-        (num_unresolved > 0, -4),
+        (unresolved > 0, -4),
         (~(SAFETY * moved <= 0.1), -3),
         (selections < 0, -5),
         ((condition * eps > eps**0.5) | (SAFETY * moved > eps**0.5), 0),
@@ -222,7 +222,7 @@ def _measure(traced: Traced, consts: Any, vector: Any, name: str) -> Diagnosis:
         condition,
         solution.num_steps,
         num_kinks,
-        num_unresolved,
+        unresolved,
         selections,
         code,
         size=size,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from nsimplicit._errors import DerivativeError, message
-from nsimplicit._tree import is_float
+from nsimplicit._tree import is_float, moving, substitute
 from nsimplicit.implicit.process import Consts, Outcome, Process
 
 
@@ -50,14 +50,12 @@ def first_order(
 
     def rule(primals: tuple[Consts, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
         consts, fixed = primals
-        leaves, treedef = jax.tree.flatten(consts)
-        dots = treedef.flatten_up_to(tangents[0])
-        live = [i for i, d in enumerate(dots) if not isinstance(d, SymbolicZero) and is_float(leaves[i])]
+        live, dots = moving(consts, tangents[0])
         out = once(consts, fixed)
         if not live:
             return out, jax.tree.map(jnp.zeros_like, out)
-        fenced = treedef.unflatten([_fence(where, x) if is_float(x) else x for x in leaves])
-        return out, tangent(fenced, fixed, live, [dots[i] for i in live])
+        fenced = jax.tree.map(lambda x: _fence(where, x) if is_float(x) else x, consts)
+        return out, tangent(fenced, fixed, live, dots)
 
     once.defjvp(rule, symbolic_zeros=True)
     return once(consts, jax.lax.stop_gradient(fixed))
@@ -65,11 +63,10 @@ def first_order(
 
 def along(consts: Consts, live: list[int], fun: Callable[[Consts], Any], dots: list[jax.Array]) -> Any:
     """The derivative of ``fun(consts)`` along tangents of the leaves numbered ``live``."""
-    leaves, treedef = jax.tree.flatten(consts)
+    leaves = jax.tree.leaves(consts)
 
     def moved(*values: jax.Array) -> Any:
-        filled = dict(zip(live, values, strict=True))
-        return fun(treedef.unflatten([filled.get(i, x) for i, x in enumerate(leaves)]))
+        return fun(substitute(consts, live, values))
 
     return jax.jvp(moved, [leaves[i] for i in live], dots)[1]
 

@@ -29,7 +29,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import config
-from nsimplicit._tree import blank, is_float, partition
+from nsimplicit._tree import blank, is_float, moving, partition, substitute
 from nsimplicit.calculus.rules import transparent
 from nsimplicit.derivatives.base import Derivative, refuse
 from nsimplicit.implicit.process import Consts, Iteration, Outcome, Process
@@ -102,9 +102,8 @@ def _at_root_memory(iteration: Iteration, consts: Consts, state: Any, steps: int
 
     def rule(primals: tuple[Consts, Any], tangents: tuple[Any, Any]) -> tuple[Any, Any]:
         consts, state = primals
-        leaves, treedef = jax.tree.flatten(consts)
-        dots = treedef.flatten_up_to(tangents[0])
-        live = [i for i, d in enumerate(dots) if not isinstance(d, SymbolicZero) and is_float(leaves[i])]
+        leaves = jax.tree.leaves(consts)
+        live, dots = moving(consts, tangents[0])
         values = [leaves[i] for i in live]
 
         def one(carry: Any) -> Any:
@@ -112,16 +111,13 @@ def _at_root_memory(iteration: Iteration, consts: Consts, state: Any, steps: int
             vector, combine = partition(state)
 
             def step(vector: Any, *values: jax.Array) -> tuple[Any, Any]:
-                filled = dict(zip(live, values, strict=True))
-                consts = treedef.unflatten([filled.get(i, x) for i, x in enumerate(leaves)])
-                new = iteration.step(consts, combine(vector))
+                new = iteration.step(substitute(consts, live, values), combine(vector))
                 return partition(new)[0], new
 
-            moving = ((vector, *values), (state_dot, *theta_dot))
-            _, state_dot, state = jax.jvp(step, *moving, has_aux=True)
+            _, state_dot, state = jax.jvp(step, (vector, *values), (state_dot, *theta_dot), has_aux=True)
             return state, state_dot, theta_dot
 
-        start = (state, _dense(state, tangents[1]), [dots[i] for i in live])
+        start = (state, _dense(state, tangents[1]), dots)
         state, state_dot, _ = _in_stretches(one, start, steps)
         vector, combine = partition(state)
         return jax.jvp(lambda vector: _read(combine(vector)), (vector,), (state_dot,))
@@ -153,6 +149,6 @@ def _read(state: Any) -> tuple[Any, jax.Array]:
 def _dense(state: Any, dots: Any) -> Any:
     """The tangent of a state's float leaves; zeros are typed like the state, which a loop asks for."""
     leaves, treedef = jax.tree.flatten(state)
-    moving = [(x, d) for x, d in zip(leaves, treedef.flatten_up_to(dots), strict=True) if is_float(x)]
-    zeros = [blank(x) if isinstance(d, SymbolicZero) else d for x, d in moving]
+    floats = [(x, d) for x, d in zip(leaves, treedef.flatten_up_to(dots), strict=True) if is_float(x)]
+    zeros = [blank(x) if isinstance(d, SymbolicZero) else d for x, d in floats]
     return jax.tree.unflatten(jax.tree.structure(partition(state)[0]), zeros)

@@ -18,7 +18,6 @@ from jax import lax
 
 from nsimplicit._errors import DerivativeError, InputError, message
 from nsimplicit._records import config
-from nsimplicit._tree import subtract
 from nsimplicit.implicit.traced import Traced
 from nsimplicit.linear_solvers.lsqr import lsqr
 from nsimplicit.linear_solvers.operator import (
@@ -26,8 +25,8 @@ from nsimplicit.linear_solvers.operator import (
     LinearSolver,
     Operator,
     Vector,
+    backward_error,
     coarsest_eps,
-    quotient,
 )
 
 ON_FAILURE = ("nan", "drop", "least_squares", "ignore", "raise", "warn")
@@ -105,12 +104,8 @@ def check(
 ) -> Checked:
     """Apply the guard to a solve: ``value`` is what the derivative will use."""
     space, x = operator.space, solution.value
-    product = operator.matvec(x)
-    size, scale = space.norm(x), space.norm(b)
-    norm = jnp.maximum(solution.norm, quotient(space.norm(product), size))
-    error = quotient(space.norm(subtract(b, product)), norm * size + scale)
-    evidence = Evidence(error, solution.condition, coarsest_eps(b), code, rtol)
-    trivial = scale == 0
+    evidence = Evidence(backward_error(operator, b, solution), solution.condition, coarsest_eps(b), code, rtol)
+    trivial = space.norm(b) == 0
     failed = guard.failed(evidence) & ~trivial
     x = space.where(trivial, jax.tree.map(jnp.zeros_like, x), x)
     return Checked(_handle(guard, operator, b, x, failed), failed, ~trivial, evidence)

@@ -24,8 +24,8 @@ from nsimplicit._records import config
 from nsimplicit.implicit.guard import Evidence, Guard
 from nsimplicit.implicit.kink_system import verdict
 from nsimplicit.implicit.traced import Traced
-from nsimplicit.implicit.unresolved import num_unresolved
-from nsimplicit.linear_solvers.operator import LinearSolver, Vector, coarsest_eps
+from nsimplicit.implicit.unresolved import newton_step, num_unresolved
+from nsimplicit.linear_solvers.operator import LinearSolver, Vector, accepted_error, coarsest_eps
 
 __all__ = ["AllSelections", "Conditioned", "Guard", "Identified", "Off", "Solved"]
 
@@ -59,7 +59,7 @@ class Solved(Guard):
 
     def failed(self, evidence: Evidence) -> jax.Array:
         """Backward error above ``rtol``, or a known condition number above 0.1/eps."""
-        return _unsolved(evidence, self.rtol) | (evidence.condition * evidence.eps > 0.1)
+        return _unsure(evidence, self.rtol)
 
 
 @config
@@ -146,7 +146,7 @@ class AllSelections(Guard):
     def failed(self, evidence: Evidence) -> jax.Array:
         """Unsolved, singular for some selection, or undecided if that is to fail."""
         least = 0 if self.on_undecided == "pass" else 1
-        return _unsolved(evidence, self.rtol) | (evidence.condition * evidence.eps > 0.1) | (evidence.code < least)
+        return _unsure(evidence, self.rtol) | (evidence.code < least)
 
 
 @config
@@ -184,12 +184,13 @@ class Identified(Guard):
     ) -> tuple[Any, Any]:
         """-1 where a kink is unresolved, and how many are."""
         _refuse_lanes(traced, "Identified")
-        count = num_unresolved(traced, consts, z, solver, again)
+        step = newton_step(traced, consts, z, solver, again)
+        count = num_unresolved(traced, consts, z, step, 0.0)
         return jnp.where(count > 0, -1, 1), count
 
     def failed(self, evidence: Evidence) -> jax.Array:
         """Unsolved, or a kink between z and the solution."""
-        return _unsolved(evidence, self.rtol) | (evidence.condition * evidence.eps > 0.1) | (evidence.code < 0)
+        return _unsure(evidence, self.rtol) | (evidence.code < 0)
 
 
 def _refuse_lanes(traced: Traced, guard: str) -> None:
@@ -207,6 +208,10 @@ def _refuse_lanes(traced: Traced, guard: str) -> None:
 
 
 def _unsolved(evidence: Evidence, rtol: float | None) -> jax.Array:
-    aim = max(evidence.eps**0.75, evidence.rtol or 0.0)
-    limit = 10 * aim if rtol is None else rtol
+    limit = accepted_error(evidence.eps, evidence.rtol) if rtol is None else rtol
     return ~(evidence.backward_error <= limit)  # nan fails
+
+
+def _unsure(evidence: Evidence, rtol: float | None) -> jax.Array:
+    """Unsolved, or known to be too ill conditioned for its dtype."""
+    return _unsolved(evidence, rtol) | (evidence.condition * evidence.eps > 0.1)

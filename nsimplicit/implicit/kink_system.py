@@ -25,7 +25,7 @@ from nsimplicit.certificates.p_matrix import p_test
 from nsimplicit.implicit.equation import Equation
 from nsimplicit.implicit.traced import Traced
 from nsimplicit.linear_solvers.dense import invert
-from nsimplicit.linear_solvers.operator import General, LinearSolver, Operator, quotient
+from nsimplicit.linear_solvers.operator import General, LinearSolver, Operator, accepted_error, quotient
 
 NO_SWITCH = frozenset({"norm"})
 """Kinks whose derivatives fill more than a segment: the norm at 0 has a ball of them."""
@@ -80,18 +80,6 @@ def obstacles(kinked: Kinked, survey: Survey, active: jax.Array, tolerance: floa
     return active & (odd | ~(survey.gap <= 100 * tolerance))
 
 
-def unresolved(kinked: Kinked, consts: Sequence[Any], z: Any, step: Any) -> jax.Array:
-    """How many kinks a step from z to the equation's own solution may cross: their branch is not known.
-
-    A kink that stays at zero along the step is known: an exact zero of a sparse solution.
-    """
-    if not kinked.num_kinks:
-        return jnp.zeros((), jnp.int32)
-    leaves, moves = jax.tree.leaves(z), jax.tree.leaves(step)
-    distance, slope = jax.jvp(lambda *leaves: kinked.survey(consts, leaves).distance, leaves, moves)
-    return jnp.sum((distance > 0) & (distance <= 10 * jnp.abs(slope))).astype(jnp.int32)
-
-
 def kink_system(
     kinked: Kinked,
     consts: Sequence[Any],
@@ -139,7 +127,7 @@ def kink_system(
         error = quotient(space.norm(subtract(gain, product)), space.norm(product) + space.norm(gain))
         # A relative error of the solve; the row norms of C are not known, what they gave here is.
         bound = condition * (error + 8 * eps) * (jnp.max(jnp.abs(into), initial=0) + eps)
-        fine = (space.norm(gain) == 0) | ((error <= 10 * eps**0.75) & (condition * eps < 0.1))
+        fine = (space.norm(gain) == 0) | ((error <= accepted_error(eps)) & (condition * eps < 0.1))
         return into, bound, fine
 
     into, bounds, fine = jax.vmap(column)(gain, through)

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from nsimplicit._tree import add, blank_like, cast_like, is_float
+from nsimplicit._tree import add, blank_like, cast_like, moving, substitute
 from nsimplicit.calculus.layer import mark_layer
 from nsimplicit.calculus.program import vary, varying
 from nsimplicit.implicit.guard import Checked, Guard, check
@@ -92,13 +92,11 @@ def attach(
 
 
 def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) -> Vector:
-    leaves, treedef = jax.tree.flatten(consts)
-    dots = treedef.flatten_up_to(consts_dot)
-    live = [i for i, d in enumerate(dots) if not isinstance(d, SymbolicZero) and is_float(leaves[i])]
-    theta_dot = [jnp.asarray(dots[i]) for i in live]
-    probes = [d for d in jax.tree.leaves(tap_dot) if not isinstance(d, SymbolicZero)]
-    moving = theta_dot + probes
-    if not moving:
+    leaves = jax.tree.leaves(consts)
+    live, dots = moving(consts, consts_dot)
+    theta_dot = [jnp.asarray(d) for d in dots]
+    sources = theta_dot + [d for d in jax.tree.leaves(tap_dot) if not isinstance(d, SymbolicZero)]
+    if not sources:
         return jax.tree.map(jnp.zeros_like, z)
 
     # A lane whose solve diverged fails its guard, and may be dropped: its adjoint is then zero, which
@@ -106,8 +104,7 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
     finite = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), z)
 
     def end(*values: jax.Array) -> Vector:
-        filled = dict(zip(live, values, strict=True))
-        return traced.end(treedef.unflatten([filled.get(i, x) for i, x in enumerate(leaves)]), finite)
+        return traced.end(substitute(consts, live, values), finite)
 
     if live:
         _, tangent = jax.jvp(end, [leaves[i] for i in live], theta_dot)
@@ -162,4 +159,4 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
     # Every leaf of the system must vary over the same mesh axes: JAX types all results alike.
     system = (b, vary(probe, axes))
     touch = next(x for x in jax.tree.leaves(z) if x.size)
-    return anchored_solve(product, system, solve, transpose_solve, sources=moving, coefficient=touch)[0]
+    return anchored_solve(product, system, solve, transpose_solve, sources=sources, coefficient=touch)[0]

@@ -50,14 +50,15 @@ class Auto(LinearSolver):
 
 def choose(operator: Operator, b: Vector) -> LinearSolver:
     """The solver :class:`Auto` hands this system to."""
-    split = bool(operator.space.axis_name)
-    size = unknowns(b, operator.space)
+    space, size = operator.space, unknowns(b, operator.space)
+    small = size <= PLAIN_SIZE and not space.axis_name
+    alone = space.batch_axis is None and not space.axis_name
     if reaches(operator):
         return RestrictedCholesky()
-    if isinstance(operator.structure, ProxGradient) and (split or size > PLAIN_SIZE):
+    if isinstance(operator.structure, ProxGradient) and not small:
         return ProxCG()
-    if size <= (DENSE_SIZE if operator.space.batch_axis is None else PLAIN_SIZE) and not split:
+    if small or (alone and size <= DENSE_SIZE):
         return Dense()
-    if size <= LAST_RESORT_SIZE and not split and operator.space.batch_axis is None:
+    if alone and size <= LAST_RESORT_SIZE:
         return Fallback(BiCGStab(max_steps=size // 10), Dense())
     return Fallback(BiCGStab(), NormalCG())

@@ -9,15 +9,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._records import config
-from nsimplicit._tree import subtract
 from nsimplicit.linear_solvers.lanes import largest
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
     LinearSolver,
     Operator,
     Vector,
+    accepted_error,
+    backward_error,
     coarsest_eps,
-    quotient,
 )
 
 
@@ -39,11 +39,7 @@ class Fallback(LinearSolver):
         """x with M x = b."""
         space = operator.space
         one = self.first.solve(operator, b, guess)
-        product = operator.matvec(one.value)
-        size = space.norm(one.value)
-        norm = jnp.maximum(one.norm, quotient(space.norm(product), size))
-        limit = 10 * coarsest_eps(b) ** 0.75 * (norm * size + space.norm(b))
-        failed = ~(space.norm(subtract(b, product)) <= limit)
+        failed = ~(backward_error(operator, b, one) <= accepted_error(coarsest_eps(b)))
 
         def again() -> tuple[Any, ...]:
             finite = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), one.value)

@@ -114,6 +114,19 @@ def start(operator: Operator, b: Vector, guess: Vector | None) -> tuple[Vector, 
     return guess, subtract(b, operator.matvec(guess))
 
 
+def backward_error(operator: Operator, b: Vector, solution: LinearSolution) -> jax.Array:
+    """‖b - M x‖ / (‖M‖‖x‖ + ‖b‖), per lane, with the larger of two estimates of ‖M‖ from below; one product."""
+    space, x = operator.space, solution.value
+    product, size = operator.matvec(x), space.norm(x)
+    norm = jnp.maximum(solution.norm, quotient(space.norm(product), size))
+    return quotient(space.norm(subtract(b, product)), norm * size + space.norm(b))
+
+
+def accepted_error(eps: Any, rtol: float | None = None) -> Any:
+    """The backward error that passes: ten times what a solver aims at, eps^(3/4) or its coarser ``rtol``."""
+    return 10 * max(eps**0.75, rtol or 0.0)
+
+
 def seen(space: Space, x: Vector, b: Vector, norm: jax.Array) -> jax.Array:
     """The condition number from below, by what a solution shows of it: ‖M‖‖x‖/‖b‖, at least 1."""
     return jnp.fmax(1.0, quotient(norm * space.norm(x), space.norm(b))).astype(norm.dtype)

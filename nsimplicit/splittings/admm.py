@@ -108,12 +108,10 @@ class ADMM(Splitting):
         if self.A is None or not self.strongly_convex:
             return None
         quadratic: Any = self.f.as_quadratic
-        hessian, A = quadratic.dense(self.A.shape[1]), self.A
-        solve = hermitian_solver(hessian)
+        A, solve = self.A, _linear_solve(quadratic.dense(self.A.shape[1]))
 
         def forward(w: Any) -> Any:
-            u = solve(lambda u, h: h @ u, -quadratic.q - self.step * (A.T @ w), hessian)
-            return w + A @ u - c
+            return w + A @ solve(-quadratic.q - self.step * (A.T @ w)) - c
 
         return StepAfterProx((lambda t: t - prox(t), forward))
 
@@ -151,6 +149,10 @@ def _minimiser(h: Function, matrix: Any, step: Any, name: str, letter: str) -> C
             )
         )
     penalty = jnp.asarray(step, matrix.dtype)
-    hessian = quadratic.dense(matrix.shape[1]) + penalty * matrix.T @ matrix
+    solve = _linear_solve(quadratic.dense(matrix.shape[1]) + penalty * matrix.T @ matrix)
+    return lambda r: solve(penalty * (matrix.T @ r) - quadratic.q)
+
+
+def _linear_solve(hessian: Any) -> Callable[[Any], Any]:
     solve = hermitian_solver(hessian)
-    return lambda r: solve(lambda u, h: h @ u, penalty * (matrix.T @ r) - quadratic.q, hessian)
+    return lambda b: solve(lambda u, h: h @ u, b, hessian)
