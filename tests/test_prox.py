@@ -22,9 +22,7 @@ OBJECTS = {row.name: name for name, row in reversed(ROWS.items()) if row.points}
 OBJECTS = [*OBJECTS, "L1 complex", "L2 complex", "GroupL2 along an axis", "Quadratic with a diagonal"]
 OBJECTS += ["LeastSquares wide", "Translate of Quadratic"]
 SOLVED = ["LeastSquares tall", "LogDet", "Simplex", "L2"]  # with rules of our own, reversed twice as well
-# Those whose prox is not affine in the point, step and parameters together, piece by piece.
-CURVED = ["L1 complex", "L1 per entry, one free", "ElasticNet", "L2", "L2 complex", "GroupL2", "SquaredL2", "Quadratic"]
-CURVED += ["Quadratic with a diagonal", "LeastSquares tall", "LeastSquares wide", "LogDet", "Simplex", "PreScale"]
+CURVED = [name for name, row in ROWS.items() if row.curved]
 
 
 def over(rows):

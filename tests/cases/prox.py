@@ -5,38 +5,14 @@ minimisation, Moreau's decomposition, bisection, a dense solve, a matrix square 
 differences of an oracle are independent of every derivative rule.
 """
 
-import dataclasses
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from nsimplicit import primitives, prox
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """An object, points where its prox is smooth, and kinks with the limits of the Jacobians around them."""
-
-    name: str
-    make: Callable[..., Any]
-    value: Callable[..., float]
-    prox: Callable[..., Any]
-    points: tuple[Any, ...]
-    params: tuple[Any, ...] = ()
-    kinks: tuple[tuple[Any, list[np.ndarray]], ...] = ()
-    step: float = 0.5
-    selection: bool = True
-    formula: str = ""  # names of the parameters in the docstring's formula
-    space: Callable[..., Any] = lambda x: x  # the projection on the space where the function lives
-    at_bound: tuple[int, ...] = ()  # parameters that cannot decrease: their derivative is one-sided
-
-
-def diagonals(*entries):
-    """Diagonal matrices, one for each choice of one number per entry."""
-    return [np.diag(d).astype(float) for d in itertools.product(*entries)]
+from tests.cases.prox_row import Row, diagonals
 
 
 def enumerate_l1(x, step, l1, l2=0.0):
@@ -198,6 +174,7 @@ ROWS = {
         (np.array([1.2, 3.6, 0.1]),),
         ((np.array([0.6, 3.0, 0.3]), diagonals((0, 1), (1,), (1,))),),
         formula="w",
+        curved=True,
     ),
     "L1 complex": Row(
         "L1",
@@ -207,6 +184,7 @@ ROWS = {
         (Z2,),
         (1.2,),
         ((np.array([0.6j, 2.0]), [np.diag([0, 1, s, 0.7]) for s in (0.0, 1.0)]),),
+        curved=True,
     ),
     "L1 on a tree": Row(
         "L1",
@@ -225,6 +203,7 @@ ROWS = {
         (0.9, np.array([0.7, 0.1, 1.5])),
         ((np.array([-0.45, 2.0, 0.1]), diagonals((0, 1 / 1.35), (1 / 1.05,), (0,))),),
         formula="l1 l2",
+        curved=True,
     ),
     "ElasticNet without l1": Row(
         "ElasticNet",
@@ -246,6 +225,7 @@ ROWS = {
         (np.array([0.7, 0.0, 1.5]),),
         selection=False,
         formula="w",
+        curved=True,
     ),
     "SquaredL2 complex": Row(
         "SquaredL2",
@@ -265,6 +245,7 @@ ROWS = {
         (1.2,),
         ((np.array([0.0, -0.6, 0.0]), [np.zeros((3, 3)), np.diag([0.0, 1.0, 0.0])]),),
         formula="w",
+        curved=True,
     ),
     "L2 complex": Row(
         "L2",
@@ -273,6 +254,7 @@ ROWS = {
         lambda x, s, w: minus_ball(x, s * w),
         (Z2,),
         (1.2,),
+        curved=True,
     ),
     "GroupL2": Row(
         "GroupL2",
@@ -288,6 +270,7 @@ ROWS = {
                 [s * block([[1.0]], [0], 4) + t * block([[1.0]], [2], 4) for s in (0.0, 1.0) for t in (0.0, 1.0)],
             ),
         ),
+        curved=True,
     ),
     "GroupL2 along an axis": Row(
         "GroupL2",
@@ -316,6 +299,7 @@ ROWS = {
         (V3,),
         (P, np.array([0.7, 0.0, -1.5])),
         selection=False,
+        curved=True,
     ),
     "Quadratic with a diagonal": Row(
         "Quadratic",
@@ -325,6 +309,7 @@ ROWS = {
         (V3,),
         (np.array([0.7, 0.0, 1.5]), 0.3),
         selection=False,
+        curved=True,
     ),
     "LeastSquares tall": Row(
         "LeastSquares",
@@ -335,6 +320,7 @@ ROWS = {
         (A, B),
         selection=False,
         formula="A b",
+        curved=True,
     ),
     "LeastSquares wide": Row(
         "LeastSquares",
@@ -345,6 +331,7 @@ ROWS = {
         (A[:2], B[:2]),
         selection=False,
         formula="A b",
+        curved=True,
     ),
     "LogDet": Row(
         "LogDet",
@@ -356,6 +343,7 @@ ROWS = {
         (C,),
         selection=False,
         space=symmetric,
+        curved=True,
     ),
     "Box": Row(
         "Box",
@@ -396,6 +384,7 @@ ROWS = {
             (np.array([2.5, 1.0, 1.0, -3.0]), simplex_vertices(4, [0], [1, 2])),  # a vertex, and a tie at the kink
             (np.array([0.7, 1.2, -0.2, 0.2]), simplex_vertices(4, [0, 1], [3])),  # 0.2 = tau, up to rounding
         ),
+        curved=True,
     ),
     "from_function": Row(
         "from_function",
@@ -443,6 +432,7 @@ ROWS = {
         (V3,),
         (0.25, -2.0),
         ((np.array([0.25, 1.0, 0.0]), diagonals((0, 1), (1,), (0,))),),
+        curved=True,
     ),
     "PostScale": Row(
         "PostScale",
@@ -526,6 +516,12 @@ WRONG = {
     "SeparableSum, empty": (lambda: prox.SeparableSum({}), "fun is a NoneType"),
     "SeparableSum, keys": (lambda: prox.SeparableSum({"a": prox.Zero()})({"b": V3}), "x has structure"),
 }
+
+TOPICS: tuple[Any, ...] = ()
+"""Modules with more rows: ``ROWS``, ``WRONG`` and ``COVERED`` each."""
+for topic in TOPICS:
+    ROWS |= topic.ROWS
+    WRONG |= topic.WRONG
 
 COVERED = frozenset(
     {f"prox.{row.name}" for row in ROWS.values()}
