@@ -6,11 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from nsimplicit import primitives
 from nsimplicit._records import data, static
 from nsimplicit.prox.base import Set, fit, real, require
+from nsimplicit.prox.threshold import positive_part
 
 
 @data
@@ -63,30 +62,4 @@ class Simplex(Set):
         """The nearest point of the simplex."""
         x = jnp.moveaxis(real(x, "prox.Simplex"), self.axis, -1)
         total = fit(self.total, x[..., 0], "prox.Simplex(total=...)")[..., None]
-        excess = _excess(lax.stop_gradient(x), lax.stop_gradient(total))
-
-        def keep(above: jax.Array, value: Any = None) -> jax.Array:
-            return primitives.switch(excess, above, jnp.zeros_like(above), selection=self.selection, value=value)
-
-        # Both sums and the result see the same switch, with the same weights q. Differentiating
-        # sum_i q_i (x_i - tau) = total for constant q gives dtau = (q·dx - dtotal) / sum(q). What
-        # follows is zero in value and has these derivatives: the values are already known.
-        _, q = jax.jvp(keep, (excess,), (jnp.ones_like(excess),))
-        dx, dtotal = x - lax.stop_gradient(x), total - lax.stop_gradient(total)
-        dtau = (jnp.sum(keep(dx), axis=-1, keepdims=True) - dtotal) / jnp.sum(q, axis=-1, keepdims=True)
-        inside = keep(excess + dx - dtau, value=jnp.where(excess < 0, 0, excess))
-        return jnp.moveaxis(inside, -1, self.axis)
-
-
-def _excess(x: jax.Array, total: jax.Array) -> jax.Array:
-    """x - tau, exactly zero where it is zero up to rounding."""
-    top = jnp.max(x, axis=-1, keepdims=True)
-    x = x - top  # the projection does not see the shift, and the sums lose fewer digits; then tau < 0
-    ordered = -jnp.sort(-x, axis=-1)
-    tau = (jnp.cumsum(ordered, axis=-1) - total) / jnp.arange(1, x.shape[-1] + 1, dtype=x.dtype)
-    support = jnp.sum(ordered > tau, axis=-1, keepdims=True)
-    tau = jnp.take_along_axis(tau, support - 1, axis=-1)
-    excess = x - tau
-    # A kink one rounding error away would take its derivative from the error, not from the selection.
-    noise = 4 * jnp.finfo(x.dtype).eps * (jnp.where(top < 0, -top, top) - tau)
-    return jnp.where((-noise <= excess) & (excess <= noise), 0, excess)
+        return jnp.moveaxis(positive_part(x, total, self.selection), -1, self.axis)

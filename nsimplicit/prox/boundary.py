@@ -1,0 +1,31 @@
+"""Kinks at the boundary of a set: found through rounding, and with names for their two sides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nsimplicit import selections
+
+
+def change(x: Any) -> jax.Array:
+    """Zero in value, with the derivatives of x: the result is known already, and this is what is added to it."""
+    return x - lax.stop_gradient(x)
+
+
+def snap(gap: jax.Array, size: Any) -> jax.Array:
+    """A distance to a kink, exactly zero where it is zero up to rounding in numbers of that size; a constant.
+
+    A kink one rounding error away would take its derivative from the error, not from the selection.
+    """
+    gap, size = lax.stop_gradient((gap, size))
+    noise = 4 * jnp.finfo(gap.dtype).eps * size
+    return jnp.where((-noise <= gap) & (gap <= noise), 0, gap)
+
+
+def inside(selection: Any, where: str) -> Any:
+    """The weight on the branch inside the set; None stays None, a default that a surrounding program may replace."""
+    return None if selection is None else selections.weight(selection, 0.0, where, selections.BOUNDS[0])
