@@ -4,6 +4,7 @@ Each object is a pytree whose array leaves are its parameters, differentiated li
 """
 
 from nsimplicit.prox.base import Function, Set
+from nsimplicit.prox.cones import FreeCone, ZeroCone
 from nsimplicit.prox.conjugate import Conjugate
 from nsimplicit.prox.functions import FromFunction, Smooth, from_function, smooth
 from nsimplicit.prox.groups import L2, GroupL2
@@ -11,6 +12,7 @@ from nsimplicit.prox.losses import Linear, SquaredL2, Zero
 from nsimplicit.prox.norms import L1, ElasticNet
 from nsimplicit.prox.quadratic import LeastSquares, Quadratic
 from nsimplicit.prox.rules import PostScale, PreScale, Translate
+from nsimplicit.prox.second_order_cone import RotatedSecondOrderCone, SecondOrderCone
 from nsimplicit.prox.separable import SeparableSum
 from nsimplicit.prox.sets import Box, Nonnegative
 from nsimplicit.prox.simplex import Simplex
@@ -22,6 +24,7 @@ __all__ = [
     "Box",
     "Conjugate",
     "ElasticNet",
+    "FreeCone",
     "FromFunction",
     "Function",
     "GroupL2",
@@ -32,6 +35,8 @@ __all__ = [
     "PostScale",
     "PreScale",
     "Quadratic",
+    "RotatedSecondOrderCone",
+    "SecondOrderCone",
     "SeparableSum",
     "Set",
     "Simplex",
@@ -39,6 +44,7 @@ __all__ = [
     "SquaredL2",
     "Translate",
     "Zero",
+    "ZeroCone",
     "from_function",
     "smooth",
 ]
