@@ -343,7 +343,7 @@ def test_as_quadratic_differs_by_a_constant(name, key):
 
 MATH = {
     "sum": np.sum, "abs": np.abs, "sign": np.sign, "max": np.maximum, "norm": np.linalg.norm,
-    "inv": np.linalg.inv, "I": np.eye(3),
+    "inv": np.linalg.inv, "I": np.eye(3), "clip": np.clip, "sqrt": np.sqrt, "log": np.log,
 }  # fmt: skip
 
 

@@ -6,8 +6,11 @@ Each object is a pytree whose array leaves are its parameters, differentiated li
 from nsimplicit.prox.base import Function, Set
 from nsimplicit.prox.cones import FreeCone, ZeroCone
 from nsimplicit.prox.conjugate import Conjugate
+from nsimplicit.prox.entropies import KL, Entropy, LogBarrier
 from nsimplicit.prox.functions import FromFunction, Smooth, from_function, smooth
 from nsimplicit.prox.groups import L2, GroupL2
+from nsimplicit.prox.hinges import Hinge, SmoothedHinge, SquaredHinge
+from nsimplicit.prox.logistic import CrossEntropy, Logistic
 from nsimplicit.prox.losses import Linear, SquaredL2, Zero
 from nsimplicit.prox.norms import L1, ElasticNet
 from nsimplicit.prox.quadratic import LeastSquares, Quadratic
@@ -47,4 +50,12 @@ __all__ = [
     "ZeroCone",
     "from_function",
     "smooth",
+    "Hinge",
+    "SquaredHinge",
+    "SmoothedHinge",
+    "Logistic",
+    "CrossEntropy",
+    "KL",
+    "LogBarrier",
+    "Entropy",
 ]

@@ -13,6 +13,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
 from nsimplicit.prox.base import Function, fit, matmul, real
 from nsimplicit.prox.hermitian import linear_solve
+from nsimplicit.prox.positive_root import roots
 
 
 @data
@@ -86,17 +87,11 @@ def _square(shape: tuple[int, ...], name: str) -> None:
         raise InputError(message(f"prox.LogDet({name})", found, "The determinant is that of an n x n matrix."))
 
 
-def _eigenvalues(w: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The positive root u of u - step/u = w, and z = step/u; both without cancellation."""
-    larger = (jnp.where(w < 0, -w, w) + jnp.sqrt(w * w + 4 * step)) / 2
-    return jnp.where(w < 0, step / larger, larger), jnp.where(w < 0, larger, step / larger)
-
-
 @jax.custom_jvp
 def _root(W: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The positive definite root U of U - step U^-1 = W, and Z = step U^-1."""
     w, V = jnp.linalg.eigh(W, symmetrize_input=False)
-    u, z = _eigenvalues(w, step)
+    u, z = roots(w, step)
     return matmul(V * u, V.T), matmul(V * z, V.T)
 
 
@@ -112,7 +107,7 @@ def _root_jvp(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, j
     (W, step), (dW, dstep) = primals, tangents
     U, Z = _root(W, step)
     w, V = jnp.linalg.eigh(lax.stop_gradient(W), symmetrize_input=False)
-    _, z = _eigenvalues(w, lax.stop_gradient(step))
+    _, z = roots(w, lax.stop_gradient(step))
     divisor = 1 + z[:, None] * z / lax.stop_gradient(step)
 
     def solve(b: jax.Array, V: jax.Array, divisor: jax.Array) -> jax.Array:

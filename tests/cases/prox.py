@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 
 from nsimplicit import primitives, prox
-from tests.cases import prox_cones
+from tests.cases import prox_cones, prox_losses
 from tests.cases.prox_row import Row, diagonals
 
 
@@ -518,7 +518,10 @@ WRONG = {
     "SeparableSum, keys": (lambda: prox.SeparableSum({"a": prox.Zero()})({"b": V3}), "x has structure"),
 }
 
-TOPICS: tuple[Any, ...] = (prox_cones,)
+TOPICS: tuple[Any, ...] = (
+    prox_cones,
+    prox_losses,
+)
 """Modules with more rows: ``ROWS``, ``WRONG`` and ``COVERED`` each."""
 for topic in TOPICS:
     ROWS |= topic.ROWS
