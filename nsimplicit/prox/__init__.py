@@ -3,38 +3,73 @@
 Each object is a pytree whose array leaves are its parameters, differentiated like any argument.
 """
 
+from nsimplicit.prox.activations import Activation, activation
+from nsimplicit.prox.affine import AffineSet
+from nsimplicit.prox.balls import L1Ball, L2Ball, LInfBall
 from nsimplicit.prox.base import Function, Set
 from nsimplicit.prox.cones import FreeCone, ZeroCone
 from nsimplicit.prox.conjugate import Conjugate
+from nsimplicit.prox.distances import DistanceTo, SquaredDistanceTo
+from nsimplicit.prox.eigenvalues import PSDCone, SumEigenvalues
 from nsimplicit.prox.entropies import KL, Entropy, LogBarrier
 from nsimplicit.prox.functions import FromFunction, Smooth, from_function, smooth
 from nsimplicit.prox.groups import L2, GroupL2
+from nsimplicit.prox.halfspaces import Halfspace, Hyperplane, Hyperslab
 from nsimplicit.prox.hinges import Hinge, SmoothedHinge, SquaredHinge
+from nsimplicit.prox.huber import Huber
 from nsimplicit.prox.logistic import CrossEntropy, Logistic
 from nsimplicit.prox.losses import Linear, SquaredL2, Zero
-from nsimplicit.prox.norms import L1, ElasticNet
+from nsimplicit.prox.max_norms import LInf, SquaredLInf
+from nsimplicit.prox.norms import L1, ElasticNet, NonnegativeL1
+from nsimplicit.prox.nuclear import NuclearNorm, SpectralNormBall
 from nsimplicit.prox.quadratic import LeastSquares, Quadratic
 from nsimplicit.prox.rules import PostScale, PreScale, Translate
 from nsimplicit.prox.second_order_cone import RotatedSecondOrderCone, SecondOrderCone
 from nsimplicit.prox.separable import SeparableSum
 from nsimplicit.prox.sets import Box, Nonnegative
-from nsimplicit.prox.simplex import Simplex
+from nsimplicit.prox.simplex import CappedSimplex, Simplex, SparseSimplex
+from nsimplicit.prox.sparse_groups import L1PlusGroupL2
 from nsimplicit.prox.spectral import LogDet
+from nsimplicit.prox.spheres import L1Sphere, L2Sphere
 
 __all__ = [
+    "KL",
     "L1",
     "L2",
+    "Activation",
+    "AffineSet",
     "Box",
+    "CappedSimplex",
     "Conjugate",
+    "CrossEntropy",
+    "DistanceTo",
     "ElasticNet",
+    "Entropy",
     "FreeCone",
     "FromFunction",
     "Function",
     "GroupL2",
+    "Halfspace",
+    "Hinge",
+    "Huber",
+    "Hyperplane",
+    "Hyperslab",
+    "L1Ball",
+    "L1PlusGroupL2",
+    "L1Sphere",
+    "L2Ball",
+    "L2Sphere",
+    "LInf",
+    "LInfBall",
     "LeastSquares",
     "Linear",
+    "LogBarrier",
     "LogDet",
+    "Logistic",
     "Nonnegative",
+    "NonnegativeL1",
+    "NuclearNorm",
+    "PSDCone",
     "PostScale",
     "PreScale",
     "Quadratic",
@@ -44,18 +79,18 @@ __all__ = [
     "Set",
     "Simplex",
     "Smooth",
+    "SmoothedHinge",
+    "SparseSimplex",
+    "SpectralNormBall",
+    "SquaredDistanceTo",
+    "SquaredHinge",
     "SquaredL2",
+    "SquaredLInf",
+    "SumEigenvalues",
     "Translate",
     "Zero",
     "ZeroCone",
+    "activation",
     "from_function",
     "smooth",
-    "Hinge",
-    "SquaredHinge",
-    "SmoothedHinge",
-    "Logistic",
-    "CrossEntropy",
-    "KL",
-    "LogBarrier",
-    "Entropy",
 ]

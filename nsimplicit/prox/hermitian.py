@@ -10,8 +10,32 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._errors import InputError, message
 from nsimplicit._tree import blank
-from nsimplicit.prox.base import matmul
+from nsimplicit.prox.base import as_float, matmul
+
+
+def working(*arrays: Any) -> list[jax.Array]:
+    """The arrays in one dtype, at least float32: factorisations have no 16-bit version."""
+    return [jnp.asarray(x, jnp.result_type(jnp.float32, *map(as_float, arrays))) for x in arrays]
+
+
+def back(x: jax.Array, like: jax.Array) -> jax.Array:
+    """``x`` in the precision of ``like``."""
+    return x if jnp.iscomplexobj(x) != jnp.iscomplexobj(like) else x.astype(like.dtype)
+
+
+def match(x: jax.Array, n: int, where: str, shape: tuple[int, ...]) -> None:
+    """Raise unless a matrix of that shape, with n columns, can multiply x."""
+    if x.ndim == 0 or x.shape[0] != n:
+        raise InputError(
+            message(
+                where,
+                f"the matrix has shape {shape}, x has shape {x.shape}.",
+                f"The first axis of x must have {n} entries, one for each column of the matrix.",
+                f"x of shape ({n},)",
+            )
+        )
 
 
 def hermitian_solver(matrix: jax.Array) -> Callable[..., jax.Array]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from nsimplicit import primitives
 from nsimplicit._records import data, static
-from nsimplicit.prox.base import Function, add_up, extreme, fit, leafwise, modulus, require
+from nsimplicit.prox.base import Function, add_up, extreme, fit, leafwise, modulus, real, require
 
 CONCAVE = "A negative weight makes the function concave, and then it has no prox."
 
@@ -122,3 +122,55 @@ class ElasticNet(Function):
             return primitives.soft_threshold(x, s * l1, selection=self.selection) / (1 + s * l2)
 
         return lambda x: leafwise(leaf, x, self.l1, self.l2)
+
+
+@data
+class NonnegativeL1(Function):
+    """The l1 norm of nonnegative vectors, weighted: sparse, and no entry is negative.
+
+    Formula: ``g(x) = sum(w * x)`` where all ``x >= 0``; ``prox(x, s) = max(x - s * w, 0)``.
+
+    Args:
+        weight: w >= 0: one number, an array that broadcasts to the shape of x, or a pytree of
+            those with the structure of x.
+        selection: what an entry exactly at the threshold does: the weight in [0, 1] on the branch
+            that keeps it, or a name. Static.
+
+    Kinks:
+        x = s w, where the derivative is in [0, 1]; default 0, also where w = 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from nsimplicit import prox
+        >>> prox.NonnegativeL1(1.0).prox(jnp.array([3.0, 0.2, -2.0]), 0.5).tolist()
+        [2.5, 0.0, 0.0]
+    """
+
+    weight: Any
+    selection: Any = static(None)
+
+    is_separable = True
+
+    def __post_init__(self) -> None:
+        meaning = "No norm has a negative weight; Linear and Nonnegative have no such limit."
+        require("nonnegative", self.weight, "prox.NonnegativeL1", "weight", meaning)
+
+    def __call__(self, x: Any) -> jax.Array:
+        """The value at x; inf unless all entries are nonnegative."""
+
+        def leaf(x: jax.Array, weight: Any) -> jax.Array:
+            x = real(x, "prox.NonnegativeL1")
+            return jnp.where(x >= 0, fit(weight, x, "prox.NonnegativeL1(weight=...)") * x, jnp.inf)
+
+        return add_up(leafwise(leaf, x, self.weight))
+
+    def prepare(self, step: Any) -> Callable[[Any], Any]:
+        """The prox for this step."""
+
+        def leaf(x: jax.Array, weight: Any) -> jax.Array:
+            x = real(x, "prox.NonnegativeL1")
+            threshold = fit(step, x, "prox.NonnegativeL1.prox(step=...)")
+            threshold = threshold * fit(weight, x, "prox.NonnegativeL1(weight=...)")
+            return primitives.relu(x - threshold, selection=self.selection)
+
+        return lambda x: leafwise(leaf, x, self.weight)

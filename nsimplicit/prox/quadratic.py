@@ -12,23 +12,13 @@ from jax import lax
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
 from nsimplicit.prox.base import Function, as_float, extreme, fit, matmul, require
-from nsimplicit.prox.hermitian import hermitian_solver
+from nsimplicit.prox.hermitian import back, hermitian_solver, match, working
 from nsimplicit.prox.hessian import GramHessian, MatrixHessian
 
 
 def _smallest(eigenvalues: jax.Array) -> jax.Array:
     rounding = len(eigenvalues) * jnp.finfo(eigenvalues.dtype).eps * eigenvalues[-1]
     return jnp.where(eigenvalues[0] > rounding, eigenvalues[0] - rounding, 0)
-
-
-def _working(*arrays: Any) -> list[jax.Array]:
-    """The arrays in one dtype, at least float32: factorisations have no 16-bit version."""
-    return [jnp.asarray(x, jnp.result_type(jnp.float32, *map(as_float, arrays))) for x in arrays]
-
-
-def _back(x: jax.Array, like: jax.Array) -> jax.Array:
-    """``x`` in the precision of ``like``."""
-    return x if jnp.iscomplexobj(x) != jnp.iscomplexobj(like) else x.astype(like.dtype)
 
 
 @data
@@ -82,19 +72,19 @@ class Quadratic(Function):
         """The largest eigenvalue of P, a constant; O(n^3) for a matrix."""
         if jnp.ndim(self.P) < 2:
             return extreme(jnp.max, self.P)
-        return jnp.linalg.eigvalsh(lax.stop_gradient(*_working(self._symmetric())))[-1]
+        return jnp.linalg.eigvalsh(lax.stop_gradient(*working(self._symmetric())))[-1]
 
     @property
     def strong_convexity(self) -> jax.Array:
         """The smallest eigenvalue of P less its rounding error, at least 0; O(n^3) for a matrix."""
         if jnp.ndim(self.P) < 2:
             return extreme(jnp.min, self.P)
-        return _smallest(jnp.linalg.eigvalsh(lax.stop_gradient(*_working(self._symmetric()))))
+        return _smallest(jnp.linalg.eigvalsh(lax.stop_gradient(*working(self._symmetric()))))
 
     def hessian(self, x: Any) -> MatrixHessian | None:
         """P, where it is a real matrix and x one vector."""
         real = jnp.shape(self.P) == jnp.shape(x) * 2 and not jnp.iscomplexobj(self.P)
-        return MatrixHessian(*_working(self._symmetric())) if real else None
+        return MatrixHessian(*working(self._symmetric())) if real else None
 
     def dense(self, n: int) -> jax.Array:
         """P as an (n, n) matrix."""
@@ -106,7 +96,7 @@ class Quadratic(Function):
         """P x."""
         if jnp.ndim(self.P) < 2:
             return fit(self.P, x, "prox.Quadratic(P=...)") * x
-        _match(x, jnp.shape(self.P)[1], "prox.Quadratic(P)", jnp.shape(self.P))
+        match(x, jnp.shape(self.P)[1], "prox.Quadratic(P)", jnp.shape(self.P))
         return matmul(self._symmetric(), x)
 
     def _symmetric(self) -> jax.Array:
@@ -125,19 +115,19 @@ class Quadratic(Function):
             def divide(x: Any) -> jax.Array:
                 x = as_float(x)
                 s = fit(step, x, "prox.Quadratic.prox(step=...)")
-                q = _back(jnp.asarray(self.q), x)
+                q = back(jnp.asarray(self.q), x)
                 return (x - s * q) / (1 + s * fit(self.P, x, "prox.Quadratic(P=...)"))
 
             return divide
 
-        P, step = _working(self._symmetric(), step)
+        P, step = working(self._symmetric(), step)
         solve = hermitian_solver(jnp.eye(P.shape[0], dtype=P.dtype) + step * P)
 
         def prox(x: Any) -> jax.Array:
             x = as_float(x)
             # Solving for the move, not for the point, loses no digits to a large step.
             move = solve(lambda v, P, step: v + step * matmul(P, v), step * (self.product(x) + self.q), P, step)
-            return _back(x - move, x)
+            return back(x - move, x)
 
         return prox
 
@@ -193,20 +183,20 @@ class LeastSquares(Function):
     @property
     def lipschitz(self) -> jax.Array:
         """The largest eigenvalue of A^H A, from the smaller Gram matrix; a constant."""
-        (A,) = _working(lax.stop_gradient(self.A))
+        (A,) = working(lax.stop_gradient(self.A))
         A = A if A.shape[0] < A.shape[1] else A.conj().T
         return jnp.linalg.eigvalsh(matmul(A, A.conj().T))[-1]
 
     @property
     def strong_convexity(self) -> Any:
         """The smallest eigenvalue of A^H A less its rounding error, at least 0; 0 where A is wide."""
-        (A,) = _working(lax.stop_gradient(self.A))
+        (A,) = working(lax.stop_gradient(self.A))
         return 0.0 if A.shape[0] < A.shape[1] else _smallest(jnp.linalg.eigvalsh(matmul(A.conj().T, A)))
 
     def hessian(self, x: Any) -> GramHessian | None:
         """AᵀA by the columns of A, where A is real and x one vector."""
         real = jnp.shape(x) == jnp.shape(self.A)[1:] and not jnp.iscomplexobj(self.A)
-        return GramHessian(*_working(self.A)) if real else None
+        return GramHessian(*working(self.A)) if real else None
 
     def __call__(self, x: Any) -> jax.Array:
         """The value at x."""
@@ -214,12 +204,12 @@ class LeastSquares(Function):
         return jnp.sum((r.conj() * r).real) / 2
 
     def _residual(self, x: jax.Array) -> jax.Array:
-        _match(x, jnp.shape(self.A)[1], "prox.LeastSquares(A, b)", jnp.shape(self.A))
+        match(x, jnp.shape(self.A)[1], "prox.LeastSquares(A, b)", jnp.shape(self.A))
         return matmul(self.A, x) - self.b
 
     def prepare(self, step: Any) -> Callable[[Any], Any]:
         """The prox for this step."""
-        A, step = _working(self.A, step)
+        A, step = working(self.A, step)
         adjoint = A.conj().T
         # x - prox = s A^H w, where (I + s A A^H) w = A x - b: in whichever of the two spaces is smaller.
         left, right = (A, adjoint) if A.shape[0] < A.shape[1] else (adjoint, A)
@@ -233,18 +223,6 @@ class LeastSquares(Function):
             r = self._residual(x)
             wide = left is A
             move = matmul(right, solve(system, r, left, step)) if wide else solve(system, matmul(left, r), left, step)
-            return _back(x - step * move, x)
+            return back(x - step * move, x)
 
         return prox
-
-
-def _match(x: jax.Array, n: int, where: str, shape: tuple[int, ...]) -> None:
-    if x.ndim == 0 or x.shape[0] != n:
-        raise InputError(
-            message(
-                where,
-                f"the matrix has shape {shape}, x has shape {x.shape}.",
-                f"The first axis of x must have {n} entries, one for each column of the matrix.",
-                f"x of shape ({n},)",
-            )
-        )
