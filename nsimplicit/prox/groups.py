@@ -18,7 +18,7 @@ from nsimplicit.prox.base import Function, as_float, fit, require
 CONCAVE = "A negative weight makes the function concave, and then it has no prox."
 
 
-def _factor(length: jax.Array, threshold: jax.Array, selection: Any) -> jax.Array:
+def shrink_factor(length: jax.Array, threshold: jax.Array, selection: Any) -> jax.Array:
     """(1 - threshold/length)+, the kink being length = threshold; no kink where the threshold is 0.
 
     There (1 - 0/0)+ stands for the identity: with threshold 0 the prox leaves every x alone.
@@ -70,7 +70,7 @@ class L2(Function):
         def prox(x: Any) -> jax.Array:
             x = as_float(x)
             threshold = fit(step * self.weight, jnp.zeros((), x.dtype), "prox.L2(weight=...)")
-            return _factor(primitives.norm(x.reshape(-1)), threshold, self.selection) * x
+            return shrink_factor(primitives.norm(x.reshape(-1)), threshold, self.selection) * x
 
         return prox
 
@@ -159,7 +159,7 @@ class GroupL2(Function):
             lengths, spread = self._lengths(x)
             threshold = fit(step, lengths, "prox.GroupL2.prox(step=...)")
             threshold = threshold * fit(self.weights, lengths, "prox.GroupL2(weights=...)")
-            return spread(_factor(lengths, threshold, self.selection)) * x
+            return spread(shrink_factor(lengths, threshold, self.selection)) * x
 
         return prox
 

@@ -4,6 +4,8 @@ The oracles find the minimiser by enumerating the pieces, by bisection on the de
 optimality system, or take SciPy's special functions.
 """
 
+import functools
+
 import numpy as np
 import scipy.optimize
 import scipy.special
@@ -109,6 +111,51 @@ def barrier_prox(x, s, w):
     return np.array([np.max(np.roots([1, -a, -b]).real) for a, b in zip(x, s * w * np.ones_like(x), strict=True)])
 
 
+def to_box(x, lo, hi):
+    return np.minimum(np.maximum(x, lo), hi)
+
+
+def distance_prox(x, s, lo, hi, w):
+    """x minus its step, which ends at the projection."""
+    away = x - to_box(x, lo, hi)
+    return x - away * min(1.0, s * w / max(np.linalg.norm(away), 1e-300))
+
+
+def squared_distance_prox(x, s, lo, hi, w):
+    pulled = [(x + s * w * bound) / (1 + s * w) for bound in (lo, hi)]
+    return best((x, *pulled), lambda u: s * w * (u - to_box(u, lo, hi)) ** 2 / 2 + (u - x) ** 2 / 2)
+
+
+def activation_row(name, inverse, value, low, high):
+    """f' = inverse - identity: the prox by bisection on its optimality condition."""
+
+    def oracle(x, s):
+        return bisection(lambda u: u - x + s * (inverse(u) - u), low + 0 * x, high + 0 * x)
+
+    points = (np.array([0.7, 0.2, 0.9]), np.array([4.0, -0.8, -3.0]))
+    make = functools.partial(prox.activation, name)
+    return Row("activation", make, lambda u: np.sum(value(u)), oracle, points, selection=False, curved=True)
+
+
+def tanh_value(u):
+    u = np.where(abs(u) < 1, u, np.nan)
+    return np.nan_to_num(u * np.arctanh(u) + np.log(1 - u**2) / 2 - u**2 / 2, nan=np.inf)
+
+
+def sigmoid_value(u):
+    inside = (u >= 0) & (u <= 1)
+    return np.where(inside, -scipy.special.entr(u) - scipy.special.entr(1 - u) - u**2 / 2, np.inf)
+
+
+def elu_value(u):
+    low = np.where((u > -1) & (u < 0), u, 0)
+    return np.where(u > -1, (1 + low) * np.log1p(low) - low - low**2 / 2, np.inf)
+
+
+def step_of(u, low, high):
+    return 0.0 if np.all((low <= u) & (u <= high)) else np.inf
+
+
 LABELS = np.array([[0.2, 0.0], [0.5, 1.0], [0.3, 0.0]])
 LOGITS = np.array([[1.0, -0.4], [0.3, 0.8], [-1.2, 2.0]])
 
@@ -206,6 +253,65 @@ ROWS = {
         selection=False,
         curved=True,
     ),
+    "DistanceTo": Row(
+        "DistanceTo",
+        lambda lo, hi, w, **options: prox.DistanceTo(prox.Box(lo, hi), w, **options),
+        lambda x, lo, hi, w: w * np.linalg.norm(x - to_box(x, lo, hi)),
+        distance_prox,
+        (np.array([2.5, -0.4, -3.0]), np.array([1.2, 0.5, -0.9])),
+        (-0.8, np.array([1.0, 1.0, 2.0]), 1.0),
+        ((np.array([1.5, 0.25, 0.0]), diagonals((0, 1), (1,), (1,))),),
+        curved=True,
+    ),
+    "SquaredDistanceTo": Row(
+        "SquaredDistanceTo",
+        lambda lo, hi, w, **options: prox.SquaredDistanceTo(prox.Box(lo, hi, **options), w),
+        lambda x, lo, hi, w: w * np.linalg.norm(x - to_box(x, lo, hi)) ** 2 / 2,
+        squared_distance_prox,
+        (np.array([2.5, -0.4, -3.0]),),
+        (-0.8, np.array([1.0, 1.0, 2.0]), 2.0),
+        ((np.array([1.0, -0.8, 0.0]), diagonals((0.5, 1), (0.5, 1), (1,))),),
+        curved=True,
+    ),
+    "activation tanh": activation_row("tanh", np.arctanh, tanh_value, -1.0, 1.0),
+    "activation sigmoid": activation_row("sigmoid", scipy.special.logit, sigmoid_value, 0.0, 1.0),
+    "activation softplus": activation_row(
+        "softplus",
+        lambda u: np.log(np.expm1(u)),
+        lambda u: np.where(u >= 0, scipy.special.spence(1 - np.exp(-np.maximum(u, 0))), np.inf),
+        1e-300,
+        20.0,
+    ),
+    "activation elu": activation_row(
+        "elu", lambda u: np.where(u < 0, np.log1p(np.minimum(u, 0)), u), elu_value, -1 + 1e-16, 20.0
+    ),
+    "activation relu": Row(
+        "activation",
+        functools.partial(prox.activation, "relu"),
+        lambda u: step_of(u, 0, np.inf),
+        lambda x, s: to_box(x, 0, np.inf),
+        (np.array([0.9, -1.7]),),
+        (),
+        ((np.array([0.0, 1.0]), diagonals((0, 1), (1,))),),
+    ),
+    "activation hard_tanh": Row(
+        "activation",
+        functools.partial(prox.activation, "hard_tanh"),
+        lambda u: step_of(u, -1, 1),
+        lambda x, s: to_box(x, -1, 1),
+        (np.array([0.9, -1.7]),),
+        (),
+        ((np.array([1.0, -1.0]), diagonals((0, 1), (0, 1))),),
+    ),
+    "activation soft_threshold": Row(
+        "activation",
+        functools.partial(prox.activation, "soft_threshold"),
+        lambda u: np.sum(abs(u)),
+        lambda x, s: best((x - s, x + s, 0 * x), lambda u: s * abs(u) + (u - x) ** 2 / 2),
+        (np.array([0.9, -1.7, 0.2]),),
+        (),
+        ((np.array([0.5, 1.0]), diagonals((0, 1), (1,))),),
+    ),
 }
 
 WRONG = {
@@ -224,6 +330,12 @@ WRONG = {
     "LogBarrier": (lambda: prox.LogBarrier(0.0), ": weight is 0"),
     "Entropy, weight": (lambda: prox.Entropy(0.0), ": weight is 0"),
     "Entropy, total": (lambda: prox.Entropy(1.0, 0.0), ": total is 0"),
+    "DistanceTo, set": (lambda: prox.DistanceTo(prox.L1(1.0)), r"prox.DistanceTo\(set, weight\).*set is a L1"),
+    "DistanceTo, weight": (lambda: prox.DistanceTo(prox.Nonnegative(), -1.0), ": weight is -1"),
+    "SquaredDistanceTo, set": (lambda: prox.SquaredDistanceTo(abs), "set is a builtin"),
+    "SquaredDistanceTo, weight": (lambda: prox.SquaredDistanceTo(prox.Nonnegative(), -1.0), ": weight is -1"),
+    "activation, name": (lambda: prox.activation("gelu"), "names are elu, hard_tanh, relu"),
+    "activation, selection": (lambda: prox.activation("tanh", selection=0.5), "tanh has no kink"),
 }
 
-COVERED = frozenset(f"prox.{row.name}" for row in ROWS.values())
+COVERED = frozenset(f"prox.{row.name}" for row in ROWS.values()) | {"prox.Activation"}
