@@ -5,15 +5,14 @@ minimisation, Moreau's decomposition, bisection, a dense solve, a matrix square 
 differences of an oracle are independent of every derivative rule.
 """
 
-import itertools
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from nsimplicit import primitives, prox
-from tests.cases import prox_cones, prox_losses
-from tests.cases.prox_row import Row, diagonals
+from tests.cases import prox_cones, prox_losses, prox_rules, prox_spectral
+from tests.cases.prox_row import Row, block, diagonals, ray, simplex_vertices
 
 
 def enumerate_l1(x, step, l1, l2=0.0):
@@ -42,18 +41,6 @@ def group_value(x, weights):
     return sum(np.broadcast_to(weights, 2)[k] * np.linalg.norm(x[list(g)]) for k, g in enumerate(GROUPS))
 
 
-def ray(x):
-    """The projection on the direction of x."""
-    return np.outer(x, x) / np.dot(x, x)
-
-
-def block(matrix, group, n):
-    """An n x n matrix with ``matrix`` at the positions of a group, 0 elsewhere."""
-    out = np.zeros((n, n))
-    out[np.ix_(group, group)] = matrix
-    return out
-
-
 def simplex_bisection(x, step, total):
     del step
     low, high = np.min(x) - total, np.max(x)
@@ -65,16 +52,6 @@ def simplex_bisection(x, step, total):
 
 def on_simplex(x, total):
     return 0.0 if np.min(x) >= 0 and abs(np.sum(x) - total) < 1e-12 else np.inf
-
-
-def simplex_vertices(n, sure, maybe):
-    """The Jacobian for each support between ``sure`` and ``sure`` plus ``maybe``."""
-    out = []
-    for size in range(len(maybe) + 1):
-        for extra in itertools.combinations(maybe, size):
-            support = [*sure, *extra]
-            out.append(block(np.eye(len(support)) - 1 / len(support), support, n))
-    return out
 
 
 def nearest_in_box(x, step, lo, hi):
@@ -521,6 +498,8 @@ WRONG = {
 TOPICS: tuple[Any, ...] = (
     prox_cones,
     prox_losses,
+    prox_spectral,
+    prox_rules,
 )
 """Modules with more rows: ``ROWS``, ``WRONG`` and ``COVERED`` each."""
 for topic in TOPICS:
