@@ -12,6 +12,7 @@ from nsimplicit.prox.conjugate import Conjugate
 from nsimplicit.prox.distances import DistanceTo, SquaredDistanceTo
 from nsimplicit.prox.eigenvalues import PSDCone, SumEigenvalues
 from nsimplicit.prox.entropies import KL, Entropy, LogBarrier
+from nsimplicit.prox.envelope import MoreauEnvelope
 from nsimplicit.prox.functions import FromFunction, Smooth, from_function, smooth
 from nsimplicit.prox.groups import L2, GroupL2
 from nsimplicit.prox.halfspaces import Halfspace, Hyperplane, Hyperslab
@@ -22,6 +23,7 @@ from nsimplicit.prox.losses import Linear, SquaredL2, Zero
 from nsimplicit.prox.max_norms import LInf, SquaredLInf
 from nsimplicit.prox.norms import L1, ElasticNet, NonnegativeL1
 from nsimplicit.prox.nuclear import NuclearNorm, SpectralNormBall
+from nsimplicit.prox.precompose import PrecomposeDiagonal, PrecomposeOrthogonal
 from nsimplicit.prox.quadratic import LeastSquares, Quadratic
 from nsimplicit.prox.rules import PostScale, PreScale, Translate
 from nsimplicit.prox.second_order_cone import RotatedSecondOrderCone, SecondOrderCone
@@ -31,6 +33,7 @@ from nsimplicit.prox.simplex import CappedSimplex, Simplex, SparseSimplex
 from nsimplicit.prox.sparse_groups import L1PlusGroupL2
 from nsimplicit.prox.spectral import LogDet
 from nsimplicit.prox.spheres import L1Sphere, L2Sphere
+from nsimplicit.prox.tilts import Regularize, Tilt
 
 __all__ = [
     "KL",
@@ -66,13 +69,17 @@ __all__ = [
     "LogBarrier",
     "LogDet",
     "Logistic",
+    "MoreauEnvelope",
     "Nonnegative",
     "NonnegativeL1",
     "NuclearNorm",
     "PSDCone",
     "PostScale",
     "PreScale",
+    "PrecomposeDiagonal",
+    "PrecomposeOrthogonal",
     "Quadratic",
+    "Regularize",
     "RotatedSecondOrderCone",
     "SecondOrderCone",
     "SeparableSum",
@@ -87,6 +94,7 @@ __all__ = [
     "SquaredL2",
     "SquaredLInf",
     "SumEigenvalues",
+    "Tilt",
     "Translate",
     "Zero",
     "ZeroCone",

@@ -1,4 +1,4 @@
-"""The cones that need no arithmetic, and what a cone says about the point on its boundary."""
+"""The cones that need no arithmetic, and how points of cones are laid out."""
 
 from __future__ import annotations
 
@@ -7,24 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nsimplicit import selections
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
 from nsimplicit.prox.base import Set, add_up, as_float, leafwise
-
-
-def inside_weight(selection: Any, where: str) -> Any:
-    """The weight on the branch inside a cone, by number or name; ``None`` stays the default of ``switch``."""
-    return None if selection is None else selections.weight(selection, 0.0, where, selections.BOUNDS[0])
-
-
-def snapped(u: jax.Array, scale: jax.Array, factor: float = 4.0) -> jax.Array:
-    """``u``, exactly zero where it is zero up to rounding in numbers of the size of ``scale``.
-
-    A kink one rounding error away would take its derivative from the error, not from the selection.
-    """
-    noise = factor * jnp.finfo(u.dtype).eps * scale
-    return jnp.where((-noise <= u) & (u <= noise), 0, u)
 
 
 def indicator(inside: jax.Array, like: jax.Array) -> jax.Array:

@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from nsimplicit import primitives
 from nsimplicit._records import data, static
 from nsimplicit.prox.base import Set, matmul, real
-from nsimplicit.prox.cones import cone_entries, indicator, inside_weight, snapped
+from nsimplicit.prox.boundary import inside, snap
+from nsimplicit.prox.cones import cone_entries, indicator
 
 
 @data
@@ -51,11 +51,11 @@ class SecondOrderCone(Set):
     def __call__(self, x: Any) -> jax.Array:
         """0 in the cone, up to rounding; inf elsewhere."""
         t, _, length = _parts(x, "SecondOrderCone")
-        return indicator(snapped(t - length, length) >= 0, t)
+        return indicator(snap(t - length, length) >= 0, t)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the cone."""
-        return _project(x, inside_weight(self.selection, "prox.SecondOrderCone"), "SecondOrderCone")
+        return _project(x, inside(self.selection, "prox.SecondOrderCone"), "SecondOrderCone")
 
 
 @data
@@ -88,7 +88,7 @@ class RotatedSecondOrderCone(Set):
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the cone."""
-        selection = inside_weight(self.selection, "prox.RotatedSecondOrderCone")
+        selection = inside(self.selection, "prox.RotatedSecondOrderCone")
         return _reflect(_project(_reflect(x), selection, "RotatedSecondOrderCone"))
 
 
@@ -109,7 +109,7 @@ def _parts(x: Any, cone: str) -> tuple[jax.Array, jax.Array, jax.Array]:
 def _project(x: Any, selection: Any, cone: str) -> jax.Array:
     t, z, length = _parts(x, cone)
     x = jnp.concatenate([t, z], axis=-1)
-    inner, outer = (snapped(u, lax.stop_gradient(length)) for u in (t - length, t + length))
+    inner, outer = (snap(u, length) for u in (t - length, t + length))
     # Nothing is on the axis but the cone, its negative and the apex, where all but the identity is 0.
     off_axis = length > 0
     ratio = t / jnp.where(off_axis, length, 1)
