@@ -7,7 +7,7 @@ inside returns the x it was handed, so nothing but the rule runs.
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -44,9 +44,16 @@ def decorated(T: Map, **options: Any) -> Call:
     return gradient(solve)
 
 
+def known(T: nsi.splittings.Splitting, x: Any, derivative: Any, tap: Any = None) -> Any:
+    """A solution x of a splitting with its derivative, attached to a solver that returns it as it came."""
+    rule = nsi.custom_fixed_point(type(T), derivative=derivative)(lambda x, *fields: x)
+    fields = [getattr(T, field.name) for field in dataclasses.fields(cast(Any, T))]
+    return (rule if tap is None else rule.reporting(tap))(x, *fields)
+
+
 def splitting(make: Callable[[Any, Any], Any], derivative: Any = nsi.derivatives.Implicit()) -> Call:
-    """nsimplicit's fixed_point on a splitting, started at the solution."""
-    return gradient(lambda theta, data, x: nsi.fixed_point(make(theta, data), x, derivative=derivative).value)
+    """nsimplicit's decorator, told which splitting the solution belongs to."""
+    return gradient(lambda theta, data, x: known(make(theta, data), x, derivative))
 
 
 def steps(make: Callable[[Any, Any], Any], derivative: Any, args: tuple[Any, ...]) -> float | None:
@@ -54,7 +61,7 @@ def steps(make: Callable[[Any, Any], Any], derivative: Any, args: tuple[Any, ...
     theta, data, x, v = args
 
     def loss(theta, tap):
-        return jnp.vdot(v, nsi.fixed_point(make(theta, data), x, derivative=derivative, tap=tap).value)
+        return jnp.vdot(v, known(make(theta, data), x, derivative, tap))
 
     try:
         return float(jax.jit(jax.grad(loss, argnums=(0, 1)))(theta, nsi.tap())[1].num_steps)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from nsimplicit._errors import InputError, message
 from nsimplicit._tree import Space, cast_like, promote
 from nsimplicit.derivatives.base import Derivative
-from nsimplicit.derivatives.implicit import Implicit
+from nsimplicit.derivatives.implicit import Implicit, with_solve
 from nsimplicit.implicit.arguments import check_fit, equation_arguments
 from nsimplicit.implicit.equation import Equation, FixedPoint, Problem, Root
 from nsimplicit.implicit.known_root import root_jvp as root_jvp
@@ -26,7 +26,7 @@ from nsimplicit.implicit.known_root import root_vjp as root_vjp
 from nsimplicit.implicit.process import opaque
 from nsimplicit.implicit.tap import Report
 from nsimplicit.implicit.traced import trace_equation
-from nsimplicit.linear_solvers.custom import Custom
+from nsimplicit.splittings.base import Prepared, Splitting
 
 
 def custom_root(
@@ -75,7 +75,7 @@ def custom_root(
         M. Blondel et al., Efficient and modular implicit differentiation, NeurIPS 2022;
         J. Bolte et al., Nonsmooth implicit differentiation, NeurIPS 2021, Theorem 2.
     """
-    derivative = _with_solve(derivative, solve, "custom_root")
+    derivative = with_solve(derivative, solve, "custom_root")
     return lambda solver: ImplicitFunction(
         solver, optimality_fun, Root, has_aux, reference_signature, derivative, init_argnum, axis_name
     )
@@ -96,7 +96,8 @@ def custom_fixed_point(
     Formula: (I - dT/dz) dz = (dT/dtheta) dtheta at the solution.
 
     Args:
-        fixed_point_fun: T; returns a state like z.
+        fixed_point_fun: T; returns a state like z. Or a class of :mod:`nsimplicit.splittings`, where the
+            solver is called with ``(init, *fields)``: its structure is then known to linear solvers.
         has_aux: as in :func:`custom_root`.
         solve: as in :func:`custom_root`; called with I - dT/dz.
         reference_signature: as in :func:`custom_root`.
@@ -115,7 +116,7 @@ def custom_fixed_point(
         >>> float(jax.grad(square_root)(4.0))
         0.25
     """
-    derivative = _with_solve(derivative, solve, "custom_fixed_point")
+    derivative = with_solve(derivative, solve, "custom_fixed_point")
     return lambda solver: ImplicitFunction(
         solver, fixed_point_fun, FixedPoint, has_aux, reference_signature, derivative, init_argnum, axis_name
     )
@@ -158,7 +159,7 @@ class ImplicitFunction(Problem):
     def formulate(self, *args: Any, **kwargs: Any) -> tuple[Any, Equation]:
         """Solve, without derivative; the solution and its equation."""
         z = self._run(args, kwargs)[0]
-        return z, self._equation(z, *self._theta(args, kwargs))
+        return z, self._prepare(z, *self._theta(args, kwargs)).rule
 
     def reporting(self, tap: Report) -> ImplicitFunction:
         """The same function, whose backward pass writes its report into the gradient of ``tap``."""
@@ -212,34 +213,21 @@ class ImplicitFunction(Problem):
         named = self.reference_signature or self.solver
         return equation_arguments(named, self.equation, self.init_argnum, args, kwargs)
 
-    def _equation(self, z: Any, rest: tuple, named: dict) -> Equation:
+    def _prepare(self, z: Any, rest: tuple, named: dict) -> Prepared:
+        if isinstance(self.equation, type) and issubclass(self.equation, Splitting):
+            return self.equation(*rest, **named).prepare(z)
         check_fit(self.equation, z, rest, named, self._where)
-        return self.form((lambda z: self.equation(z, *rest, **named),))
+        return Prepared(self.form((lambda z: self.equation(z, *rest, **named),)), lambda z: z)
 
     def _differentiate(self, z: Any, rest: tuple, named: dict) -> Any:
         wide, (rest, named) = promote(z), promote((rest, named))
-        equation = self._equation(wide, rest, named)
+        prepared = self._prepare(wide, rest, named)
         space = Space(axis_name=(self.axis_name,) if isinstance(self.axis_name, str) else tuple(self.axis_name))
-        traced, vector, combine = trace_equation(equation, wide, space, self._where)
-
-        process = opaque(traced, vector, self._where, self.tap)
+        traced, vector, combine = trace_equation(prepared.equation, wide, space, self._where)
+        same = prepared.optimality is None
+        rule = traced if same else trace_equation(prepared.rule, wide, space, self._where)[0]
+        process = opaque(traced, rule, vector, self._where, self.tap)
         return cast_like(combine(self.derivative.solve(process).z), z)
-
-
-def _with_solve(derivative: Derivative, solve: Callable[..., Any] | None, where: str) -> Derivative:
-    if solve is None:
-        return derivative
-    if isinstance(derivative, Implicit):
-        return dataclasses.replace(derivative, linear_solver=Custom(solve))
-    raise InputError(
-        message(
-            f"{where}(solve=..., derivative={derivative})",
-            "this derivative solves no linear system.",
-            "solve(matvec, b) is shorthand for the linear solver of derivatives.Implicit.",
-            "leave solve out",
-            "leave derivative out",
-        )
-    )
 
 
 def _cut(x: Any) -> Any:

@@ -329,3 +329,35 @@ def test_modes_that_need_a_map_refuse_a_root(derivative):
 def test_everything_raised_on_purpose_has_one_base():
     assert issubclass(InputError, (nsi.NsimplicitError, ValueError))
     assert issubclass(nsi.DerivativeError, nsi.NsimplicitError) and B.shape == (3, 2)
+
+
+def test_a_splitting_is_an_equation_with_structure():
+    """The class of a splitting in the place of T: a foreign solver gets the linear solvers of the splitting."""
+    rng = np.random.default_rng(0)
+    A, b, w = rng.normal(size=(30, 80)), rng.normal(size=30), 4.0
+    want = nsi.fixed_point(nsi.splittings.ForwardBackward(nsi.prox.LeastSquares(A, b), nsi.prox.L1(w)), jnp.zeros(80))
+
+    def foreign(x0, f, g, step):
+        del x0, f, g, step
+        return want.value
+
+    def shifted(y0, f, g, step):
+        return foreign(y0, f, g, step) - step * f.gradient(want.value)
+
+    x, S = np.asarray(want.value), np.flatnonzero(want.value)
+    slope = -2 * x[S] @ np.linalg.solve(A[:, S].T @ A[:, S], np.sign(x[S]))
+    step = 0.01
+    for splitting, solve in ((nsi.splittings.ForwardBackward, foreign), (nsi.splittings.DouglasRachford, shifted)):
+
+        def loss(w, tap, splitting=splitting, solve=solve):
+            g = nsi.prox.L1(w)
+            z = nsi.custom_fixed_point(splitting)(solve).reporting(tap)(
+                jnp.zeros(80), nsi.prox.LeastSquares(A, b), g, step
+            )
+            x = z if splitting is nsi.splittings.ForwardBackward else g.prox(z, step)
+            return jnp.sum(x**2)
+
+        gradient, report = jax.jit(jax.grad(loss, argnums=(0, 1)))(w, nsi.tap())
+        np.testing.assert_allclose(gradient, slope, rtol=1e-8)
+        np.testing.assert_allclose(jax.jit(jax.jacfwd(loss))(w, nsi.tap()), slope, rtol=1e-8)
+        assert report.num_steps == 2 and report.num_failures == 0  # RestrictedCholesky: two products

@@ -110,7 +110,7 @@ class Process:
         return cast_like(attach(self.rule, promote(z), tap=self.tap, **options), z)
 
 
-def opaque(traced: Traced, z: Vector, where: str, tap: Report | None) -> Process:
+def opaque(traced: Traced, rule: Traced, z: Vector, where: str, tap: Report | None) -> Process:
     """The process of a solver that cannot be looked into and has already run, to ``z``."""
 
     def run(consts: Consts) -> Outcome:
@@ -122,4 +122,4 @@ def opaque(traced: Traced, z: Vector, where: str, tap: Report | None) -> Process
         return jax.tree.map(lambda x, y: x + damping * (y - x), z, Bound(traced, consts).map(z))
 
     is_root = traced.equation.is_root
-    return Process(traced, traced, run, where, tail=None if is_root else tail, contracts=not is_root, tap=tap)
+    return Process(traced, rule, run, where, tail=None if is_root else tail, contracts=not is_root, tap=tap)

@@ -114,10 +114,6 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
     space = traced.space
     residual, operator = traced.linearise(consts, finite)
     axes = varying(*jax.tree.leaves(b))
-    # Every guard fails what is not finite.
-    lost = vary(jnp.where(jnp.isfinite(space.norm(z)), 1.0, jnp.nan), axes)
-    regular = operator.matvec
-    operator = dataclasses.replace(operator, matvec=lambda v: space.scale(lost, regular(v)))
     forward = lax.stop_gradient(space.norm(residual) / (1 + space.norm(z)))
     probe = jax.tree.map(lambda t, d: jnp.zeros_like(t) if isinstance(d, SymbolicZero) else d, tap, tap_dot)
 
@@ -125,10 +121,15 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
         v, extra = system
         return operator.matvec(v), extra
 
+    def lost(v: Vector) -> Vector:
+        """The vector, nan where z is not finite: every guard fails the lane."""
+        return jax.tree.map(lambda x, v: jnp.where(jnp.isfinite(x), v, jnp.nan), z, v)
+
     def run(operator: Operator, b: Vector, guess: Vector | None, transposed: bool) -> tuple[Any, Checked, Any]:
         solution = linear_solver.solve(operator, b, guess)
         code, num_kinks = guard.inspect(traced, consts, z, linear_solver, solution.factors(transposed))
-        return solution, check(guard, operator, b, solution, code=code, rtol=linear_solver.rtol), num_kinks
+        seen = dataclasses.replace(operator, matvec=lambda v: lost(operator.matvec(v)))
+        return solution, check(guard, seen, b, solution, code=code, rtol=linear_solver.rtol), num_kinks
 
     def solve(_, system: tuple[Vector, Any]) -> tuple[Vector, Any]:
         b, extra = system

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from nsimplicit._records import config
-from nsimplicit.linear_solvers.operator import LinearSolution, LinearSolver, Operator, Product, Vector
+from nsimplicit.linear_solvers.operator import LinearSolution, LinearSolver, Operator, Product, Vector, quotient
 
 
 @config
@@ -25,6 +25,7 @@ class Custom(LinearSolver):
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:
         """x with M x = b."""
         del guess
-        x = self.fun(operator.matvec, b)
-        unknown = operator.space.norm(b) * 0
-        return LinearSolution(x, (unknown + 0).astype(int), unknown, unknown + jnp.nan)
+        space, x = operator.space, self.fun(operator.matvec, b)
+        size = space.norm(x)
+        norm = quotient(space.norm(operator.matvec(x)), size)
+        return LinearSolution(x, (size * 0).astype(int), norm, size * 0 + jnp.nan)

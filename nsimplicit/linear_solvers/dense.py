@@ -75,7 +75,11 @@ def factor(matrix: jax.Array):
 
         return multiply, jnp.abs(inverse).sum(-2).max(-1)
     lu, _, permutation = lax.linalg.lu(matrix)
-    undo = jnp.argsort(permutation, -1)
+    places = jnp.broadcast_to(jnp.arange(n, dtype=permutation.dtype), permutation.shape)
+    undo = jnp.put_along_axis(permutation, permutation, places, -1, inplace=False, mode="promise_in_bounds")
+
+    def reorder(v: jax.Array, order: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(v, order, -1, mode="promise_in_bounds")
 
     def solve(v: jax.Array, transpose: bool = False) -> jax.Array:
         def half(u: jax.Array, lower: bool) -> jax.Array:
@@ -85,8 +89,8 @@ def factor(matrix: jax.Array):
             return out[..., 0]
 
         if transpose:
-            return jnp.take_along_axis(half(half(v, False), True), undo, -1)
-        return half(half(jnp.take_along_axis(v, permutation, -1), True), False)
+            return reorder(half(half(v, False), True), undo)
+        return half(half(reorder(v, permutation), True), False)
 
     return solve, _inverse_norm(solve, n, matrix)
 
@@ -119,23 +123,25 @@ def _sweep(matrix: jax.Array) -> jax.Array:
 
 
 def _inverse_norm(solve, n: int, matrix: jax.Array) -> jax.Array:
-    """Hager's lower estimate of the 1-norm of the inverse: three rounds of one solve each way.
+    """Hager's lower estimate of the 1-norm of the inverse: ‖M⁻¹v‖ for four vectors v of norm one.
+
+    Higham's vector of alternating signs comes first; then three steps of ascent from the mean.
 
     References: N. Higham, Accuracy and Stability of Numerical Algorithms, section 15.2.
     """
-    v = jnp.full(n, 1.0 / n, matrix.dtype) + blank(matrix[..., 0])
-    alternating = (1 + jnp.arange(n) / max(n - 1, 1)) * (-1.0) ** jnp.arange(n)
-    other = solve(alternating.astype(matrix.dtype) + blank(matrix[..., 0]))
-    best = 2 * jnp.abs(other).sum(-1) / (3 * n)
+    like = matrix[..., 0]
+    alternating = (1 + jnp.arange(n) / max(n - 1, 1)) * (-1.0) ** jnp.arange(n) / (1.5 * n)
+    start = alternating.astype(like.dtype) + blank(like)
 
-    def ascend(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def ascend(k: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         v, best = carry
         u = solve(v)
         slope = solve(jnp.where(u < 0, -1.0, 1.0).astype(u.dtype), transpose=True)
-        there = jax.nn.one_hot(jnp.argmax(jnp.abs(slope), -1), n, dtype=matrix.dtype) + blank(slope)
-        return there, jnp.maximum(best, jnp.abs(u).sum(-1))
+        steepest = jnp.argmax(jnp.abs(slope), -1, keepdims=True) == jnp.arange(n)
+        v = jnp.where(k == 0, 1 / n, steepest.astype(v.dtype)).astype(v.dtype) + blank(slope)
+        return v, jnp.maximum(best, jnp.abs(u).sum(-1))
 
-    return lax.fori_loop(0, 3, ascend, (v, best))[1]
+    return lax.fori_loop(0, 4, ascend, (start, blank(like[..., 0])))[1]
 
 
 def invert(matrix: jax.Array) -> jax.Array:

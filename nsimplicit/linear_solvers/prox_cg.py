@@ -94,14 +94,13 @@ def range_cg(structure: ProxGradient, space: Space, v: Vector, tol: Any, max_ste
     rho = structure.prox(v)
     square = space.dot(rho, rho)
     zero = square * 0
-    carry = (blank_like(rho), rho, rho, square, zero.astype(int), zero + jnp.inf, zero, square >= 0)
+    carry = (blank_like(rho), rho, rho, square, zero.astype(int), zero, zero)
 
     def active(c):
-        _, _, _, square, steps, _, _, healthy = c
-        return (square > tol**2) & (steps < max_steps) & healthy
+        return (c[3] > tol**2) & (c[4] < max_steps)
 
     def body(c):
-        w, q, rho, square, steps, low, high, healthy = c
+        w, q, rho, square, steps, longest, high = c
         on = active(c)
         p = structure.prox(q)
         s = subtract(q, structure.forward(p))
@@ -112,9 +111,10 @@ def range_cg(structure: ProxGradient, space: Space, v: Vector, tol: Any, max_ste
         rho = space.axpy(-a, structure.prox(s), rho)
         new = space.dot(rho, rho)
         q = space.where(fine, space.axpy(quotient(new, square), q, rho), q)
-        low = jnp.where(fine, jnp.minimum(low, 1 / a), low)
-        high = jnp.where(fine, jnp.maximum(high, 1 / a), high)
-        return w, q, rho, jnp.where(fine, new, square), steps + on, low, high, healthy & (fine | ~on)
+        longest, high = jnp.maximum(longest, a), jnp.maximum(high, quotient(fine.astype(a.dtype), a))
+        # A lane of negative curvature stops: nan is not above the tolerance.
+        new = jnp.where(fine, new, jnp.where(on, jnp.nan, square))
+        return w, q, rho, new, steps + on, longest, high
 
-    w, _, _, _, steps, low, high, _ = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
-    return structure.prox(w), steps, high, jnp.where(steps > 0, jnp.maximum(1.0, quotient(high, low)), 1.0)
+    w, _, _, _, steps, longest, high = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
+    return structure.prox(w), steps, high, jnp.maximum(1.0, high * longest)

@@ -56,8 +56,9 @@ class RestrictedCholesky(LinearSolver):
         largest_support: a larger one is solved for by :class:`ProxCG`.
 
     Cost:
-        For a support padded to k entries, 96, 192 or 384 (every further size is compile time): k³/3 flops,
-        what ``hessian`` costs (2 m k² for m rows), and two products; k² memory a lane.
+        For a support padded to k entries: k³/3 flops, what ``hessian`` costs (2 m k² for m rows), and two
+        products; k² memory a lane. k is ``largest_support``, or a tenth of the unknowns where that suffices
+        (between 96 and half the largest): every further size is compile time.
     """
 
     largest_support: int = 384
@@ -89,32 +90,37 @@ class RestrictedCholesky(LinearSolver):
         return LinearSolution(x, steps, norm, condition, again)
 
     def _on_range(self, operator: Operator, v: Vector):
-        """u = C t, by the cheapest of the sizes that hold the support."""
+        """u = C t; the smallest size that holds the support, and conjugate gradients where none does."""
         structure: Any = operator.structure
         (x,), treedef = jax.tree.flatten(v)
         (d,) = jax.tree.leaves(structure.prox(treedef.unflatten([jnp.ones_like(x)])))
-        count = jnp.sum(d != 0)
         sizes = _sizes(x.size, self.largest_support)
-        index = lax.top_k((d != 0).astype(jnp.float32), sizes[-1])[1]  # `nonzero` compiles to many more kernels
-        c = jnp.where(jnp.arange(sizes[-1]) < count, jnp.sqrt(d[index]), 0)
-        # The second column is inverse iteration, for the smallest eigenvalue; its start is like nothing in the data.
-        right = jnp.stack([c * x[index], jnp.cos(1 + jnp.arange(c.size, dtype=c.dtype) ** 2) + 0 * c], 1)
+        # Support first; `nonzero` compiles to many more kernels. One more than fits tells that it does not fit.
+        _, index = lax.top_k((d != 0).astype(jnp.float32), min(sizes[-1] + 1, x.size))
+        c = jnp.sqrt(d[index])
+        # The second row is inverse iteration, for the smallest eigenvalue; its start is like nothing in the data.
+        right = jnp.stack([c * x[index], jnp.cos(1 + jnp.arange(c.size, dtype=c.dtype) ** 2) + 0 * c])
 
-        def direct(size: int) -> tuple[Any, ...]:
-            t, before, after, high = _factored(structure, index[:size], c[:size], right[:size])
-            short = jnp.zeros(sizes[-1] - size, t.dtype) + 0 * c[size:]
-            u = treedef.unflatten([blank(x).at[index].add(c * jnp.concatenate([t, short]))])
-            return u, jnp.full_like(count, PRODUCTS), high, high * after / before
+        def direct(size: int) -> jax.Array:
+            rows = _factored(structure, index[:size], c[:size], right[:, :size])
+            return jnp.pad(rows, ((0, 0), (0, c.size - size)))
 
-        def iterative() -> tuple[Any, ...]:
+        place = largest(sum(((c[size] > 0).astype(jnp.int32) for size in sizes[:-1]), jnp.zeros_like(index[0])))
+        rows = lax.switch(place, [functools.partial(direct, size) for size in sizes])
+        t, high = c * rows[0], jnp.max(rows[3])
+        before, after = jnp.linalg.norm(rows[1:3], axis=1)
+        condition, steps = high * after / before, jnp.full_like(place, PRODUCTS)
+        u = blank(x)
+        if sizes[-1] < x.size:
+            over = c[-1] > 0
             space = Space()
-            return range_cg(structure, space, v, default_tolerance(v, None) * space.norm(v), MAX_STEPS)
-
-        methods = [functools.partial(direct, size) for size in sizes] + [iterative] * (sizes[-1] < x.size)
-        most = largest(count)
-        place = sum(((most > size).astype(jnp.int32) for size in sizes), jnp.zeros_like(most, jnp.int32))
-        u, steps, norm, condition = lax.switch(place, methods)
-        return u, steps, norm, jnp.where(jnp.isfinite(condition), jnp.maximum(1.0, condition), jnp.inf)
+            tol = jnp.where(over, default_tolerance(v, None) * space.norm(v), jnp.inf)
+            most, more, *numbers = range_cg(structure, space, v, tol, MAX_STEPS)
+            (u,), t = jax.tree.leaves(most), jnp.where(over, 0, t)
+            steps = jnp.where(over, more, steps)
+            high, condition = (jnp.where(over, a, b) for a, b in zip(numbers, (high, condition), strict=True))
+        condition = jnp.where(jnp.isfinite(condition), jnp.maximum(1.0, condition), jnp.inf)
+        return treedef.unflatten([u.at[index].add(t)]), steps, high, condition
 
 
 def reaches(operator: Operator) -> bool:
@@ -125,18 +131,15 @@ def reaches(operator: Operator) -> bool:
 
 
 def _sizes(n: int, most: int) -> list[int]:
-    """The sizes a support may be padded to."""
-    sizes = [min(n, most, SMALLEST)]
-    while sizes[-1] < min(n, most):
-        sizes.append(min(2 * sizes[-1], n))
-    return sizes
+    """The sizes a support may be padded to: a tenth of n, but between 96 and half of ``most``; and ``most``."""
+    most = min(n, most)
+    return sorted({min(most, max(SMALLEST, min(n // 10, most // 2))), most})
 
 
-def _factored(structure: ProxGradient, index: jax.Array, c: jax.Array, right: jax.Array):
-    """Of K⁻¹ right the first column, of the second the norms before and after another K⁻¹; and a norm of K."""
+def _factored(structure: ProxGradient, index: jax.Array, c: jax.Array, right: jax.Array) -> jax.Array:
+    """The rows K⁻¹ right, the last of them times K⁻¹ once more, and the diagonal of K."""
     block: Any = structure.block
     matrix = jnp.diag(1 - c**2) + c[:, None] * c * block(index).astype(c.dtype)
     solve = factor_definite(matrix)
-    first = solve(right)
-    second = solve(first[:, 1:])
-    return first[:, 0], jnp.linalg.norm(first[:, 1]), jnp.linalg.norm(second), jnp.max(jnp.diagonal(matrix))
+    first = solve(right.T)
+    return jnp.concatenate([first, solve(first)[:, 1:], jnp.diagonal(matrix)[:, None]], 1).T

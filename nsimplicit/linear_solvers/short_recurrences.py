@@ -43,15 +43,15 @@ class BiCGStab(LinearSolver):
         space = operator.space
         x, shadow = start(operator, b, guess)
         target = default_tolerance(b, self.rtol) * space.norm(b)
-        beta, still = space.norm(shadow), blank_like(b)
-        one = jnp.ones_like(beta)
-        carry = (x, shadow, still, still, one, one, one, beta, (beta * 0).astype(int), beta * 0, beta < 0)
+        size, still = space.norm(shadow), blank_like(b)
+        one = jnp.ones_like(size)
+        carry = (x, shadow, still, still, one, one, one, size, (size * 0).astype(int), size * 0)
 
         def active(c):
-            return (c[7] > target) & (c[8] < self.max_steps) & ~c[10]
+            return (c[7] > target) & (c[8] < self.max_steps)
 
         def body(c):
-            x, r, p, v, rho, alpha, omega, size, steps, norm, broken = c
+            x, r, p, v, rho, alpha, omega, size, steps, norm = c
             on = active(c)
             new = space.dot(shadow, r)
             turn = quotient(new, rho) * quotient(alpha, omega)
@@ -60,14 +60,16 @@ class BiCGStab(LinearSolver):
             a = quotient(new, space.dot(shadow, v))
             s = space.axpy(-a, v, r)
             t = operator.matvec(s)
-            w = quotient(space.dot(t, s), space.dot(t, t))
+            along, square = space.dot(t, s), space.dot(t, t)
+            w = quotient(along, square)
             x = space.where(on, space.axpy(a, p, space.axpy(w, s, x)), x)
             r = space.where(on, space.axpy(-w, t, s), r)
-            size = jnp.where(on, space.norm(r), size)
-            broken = jnp.where(on, (a == 0) | ((w == 0) & (size > target)), broken)
-            norm = jnp.maximum(norm, jnp.where(on, quotient(space.norm(v), space.norm(p)), 0))
-            scalars = (jnp.where(on, n, o) for n, o in ((new, rho), (a, alpha), (w, omega)))
-            return x, r, p, v, *scalars, size, steps + 2 * on, norm, broken
+            left = space.norm(r)
+            # ‖t‖/‖s‖, t = M s: what is left of s is orthogonal to t.
+            norm = jnp.where(on, jnp.maximum(norm, jnp.sqrt(quotient(square, left**2 + w * along))), norm)
+            # A lane that broke down stops: nan is not above the target.
+            left = jnp.where((a == 0) | ((w == 0) & (left > target)), jnp.nan, left)
+            return x, r, p, v, new, a, w, jnp.where(on, left, size), steps + 2 * on, norm
 
         out = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
         return LinearSolution(out[0], out[8], out[9], seen(space, out[0], b, out[9]))
@@ -101,14 +103,14 @@ class NormalCG(LinearSolver):
         s = back(r)[0]
         square, size = space.dot(s, s), space.norm(r)
         flat = jnp.finfo(size.dtype).eps ** 2 * square
-        carry = (x, r, s, square, size, (size * 0).astype(int), size * 0 + jnp.inf, size * 0)
+        carry = (x, r, s, square, size, (size * 0).astype(int), size * 0, size * 0)
 
         def active(c):
             # the second test: the residual is orthogonal to the range, which is all that can be had
             return (c[4] > target) & (c[3] > flat) & (c[5] < self.max_steps)
 
         def body(c):
-            x, r, p, square, size, steps, low, high = c
+            x, r, p, square, size, steps, longest, high = c
             on = active(c)
             m = operator.matvec(p)
             a = jnp.where(on, quotient(square, space.dot(m, m)), 0)
@@ -116,12 +118,8 @@ class NormalCG(LinearSolver):
             s = back(r)[0]
             new = jnp.where(on, space.dot(s, s), square)
             p = space.where(on, space.axpy(quotient(new, square), p, s), p)
-            inverse = jnp.where(on & (a > 0), 1 / jnp.where(a > 0, a, 1), jnp.nan)
-            low = jnp.where(inverse < low, inverse, low)
-            high = jnp.where(inverse > high, inverse, high)
-            return x, r, p, new, jnp.where(on, space.norm(r), size), steps + 2 * on, low, high
+            longest, high = jnp.maximum(longest, a), jnp.maximum(high, quotient(on.astype(a.dtype), a))
+            return x, r, p, new, jnp.where(on, space.norm(r), size), steps + 2 * on, longest, high
 
         out = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
-        high = jnp.sqrt(out[7])
-        condition = jnp.where(out[5] > 0, jnp.maximum(1.0, quotient(high, jnp.sqrt(out[6]))), 1.0)
-        return LinearSolution(out[0], out[5], high, condition)
+        return LinearSolution(out[0], out[5], jnp.sqrt(out[7]), jnp.maximum(1.0, jnp.sqrt(out[6] * out[7])))
