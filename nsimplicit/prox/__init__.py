@@ -7,19 +7,23 @@ from nsimplicit.prox.activations import Activation, activation
 from nsimplicit.prox.affine import AffineSet
 from nsimplicit.prox.balls import L1Ball, L2Ball, LInfBall
 from nsimplicit.prox.base import Function, Set
+from nsimplicit.prox.cardinality import L0, L0Ball
 from nsimplicit.prox.cones import FreeCone, ZeroCone
 from nsimplicit.prox.conjugate import Conjugate
 from nsimplicit.prox.distances import DistanceTo, SquaredDistanceTo
 from nsimplicit.prox.eigenvalues import PSDCone, SumEigenvalues
 from nsimplicit.prox.entropies import KL, Entropy, LogBarrier
 from nsimplicit.prox.envelope import MoreauEnvelope
+from nsimplicit.prox.folded import MCP, SCAD, CappedL1
 from nsimplicit.prox.functions import FromFunction, Smooth, from_function, smooth
 from nsimplicit.prox.groups import L2, GroupL2
 from nsimplicit.prox.halfspaces import Halfspace, Hyperplane, Hyperslab
 from nsimplicit.prox.hinges import Hinge, SmoothedHinge, SquaredHinge
 from nsimplicit.prox.huber import Huber
+from nsimplicit.prox.log_sum import LogSum
 from nsimplicit.prox.logistic import CrossEntropy, Logistic
 from nsimplicit.prox.losses import Linear, SquaredL2, Zero
+from nsimplicit.prox.low_rank import RankBall, Stiefel
 from nsimplicit.prox.max_norms import LInf, SquaredLInf
 from nsimplicit.prox.norms import L1, ElasticNet, NonnegativeL1
 from nsimplicit.prox.nuclear import NuclearNorm, SpectralNormBall
@@ -37,11 +41,15 @@ from nsimplicit.prox.tilts import Regularize, Tilt
 
 __all__ = [
     "KL",
+    "L0",
     "L1",
     "L2",
+    "MCP",
+    "SCAD",
     "Activation",
     "AffineSet",
     "Box",
+    "CappedL1",
     "CappedSimplex",
     "Conjugate",
     "CrossEntropy",
@@ -57,6 +65,7 @@ __all__ = [
     "Huber",
     "Hyperplane",
     "Hyperslab",
+    "L0Ball",
     "L1Ball",
     "L1PlusGroupL2",
     "L1Sphere",
@@ -68,6 +77,7 @@ __all__ = [
     "Linear",
     "LogBarrier",
     "LogDet",
+    "LogSum",
     "Logistic",
     "MoreauEnvelope",
     "Nonnegative",
@@ -79,6 +89,7 @@ __all__ = [
     "PrecomposeDiagonal",
     "PrecomposeOrthogonal",
     "Quadratic",
+    "RankBall",
     "Regularize",
     "RotatedSecondOrderCone",
     "SecondOrderCone",
@@ -93,6 +104,7 @@ __all__ = [
     "SquaredHinge",
     "SquaredL2",
     "SquaredLInf",
+    "Stiefel",
     "SumEigenvalues",
     "Tilt",
     "Translate",

@@ -146,7 +146,18 @@ def _switches(W: jax.Array, lam: jax.Array, V: jax.Array, C: jax.Array, selectio
     row, column = lam[..., :, None], lam[..., None, :]
     u = jnp.where(_modulus(row) >= _modulus(column), row, column)
     above, below = jnp.where(u > 0, 0, 1 - C) * E, jnp.where(u < 0, 0, -C) * E
-    return _turned(V, primitives.switch(u, above, below, selection=selection, value=jnp.zeros_like(u)))
+    return _turned_zero(primitives.switch(u, above, below, selection=selection, value=jnp.zeros_like(u)), V)
+
+
+@jax.custom_jvp
+def _turned_zero(inner: jax.Array, V: jax.Array) -> jax.Array:
+    """V inner V^T for an ``inner`` that is zero in value: a forward pass need not multiply."""
+    return inner
+
+
+@_turned_zero.defjvp
+def _turned_zero_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return _turned_zero(*primals), _turned(primals[1], tangents[0])
 
 
 def _derivative(

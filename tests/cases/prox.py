@@ -11,7 +11,7 @@ import numpy as np
 import scipy.linalg
 
 from nsimplicit import primitives, prox
-from tests.cases import prox_cones, prox_losses, prox_norms, prox_rules, prox_sets, prox_spectral
+from tests.cases import prox_cones, prox_losses, prox_low_rank, prox_norms, prox_rules, prox_sets, prox_spectral
 from tests.cases.prox_row import Row, block, diagonals, ray, simplex_vertices
 
 
@@ -498,10 +498,11 @@ WRONG = {
 TOPICS: tuple[Any, ...] = (
     prox_cones,
     prox_losses,
+    prox_low_rank,
     prox_norms,
+    prox_rules,
     prox_sets,
     prox_spectral,
-    prox_rules,
 )
 """Modules with more rows: ``ROWS``, ``WRONG`` and ``COVERED`` each."""
 for topic in TOPICS:
