@@ -3,6 +3,8 @@
 The oracles know the combined function as one: an elastic net, a Huber function, an l1 norm in other coordinates.
 """
 
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 
@@ -62,6 +64,8 @@ SHIFT = np.array([0.4, -0.3, 0.1])
 DIAGONAL = np.array([0.5, -2.0, 1.0])
 ALONG = np.array([0.6, 0.0, 0.8])  # the direction of the first row of A
 ACROSS = np.eye(3) - np.outer(ALONG, ALONG)
+
+NO_FUNCTION: Any = abs
 
 ROWS = {
     "Tilt": Row(
@@ -143,17 +147,17 @@ ROWS = {
 }
 
 WRONG = {
-    "Tilt": (lambda: prox.Tilt(abs, 1.0), "prox.Tilt.*fun is a builtin"),
+    "Tilt": (lambda: prox.Tilt(NO_FUNCTION, 1.0), "prox.Tilt.*fun is a builtin"),
     "Tilt, c": (lambda: prox.Tilt(prox.L1(1.0), np.ones(3)).prox(np.ones(2), 1.0), r"Tilt\(c=...\).*\(3,\).*\(2,\)"),
-    "Regularize": (lambda: prox.Regularize(abs, 1.0), "prox.Regularize.*fun is a builtin"),
+    "Regularize": (lambda: prox.Regularize(NO_FUNCTION, 1.0), "prox.Regularize.*fun is a builtin"),
     "Regularize, rho": (lambda: prox.Regularize(prox.L1(1.0), -1.0), ": rho is -1"),
-    "PrecomposeDiagonal": (lambda: prox.PrecomposeDiagonal(abs, 1.0), "fun is a builtin"),
+    "PrecomposeDiagonal": (lambda: prox.PrecomposeDiagonal(NO_FUNCTION, 1.0), "fun is a builtin"),
     "PrecomposeDiagonal, not separable": (lambda: prox.PrecomposeDiagonal(prox.L2(1.0), 1.0), "L2 is not separable"),
     "PrecomposeDiagonal, zero": (
         lambda: prox.PrecomposeDiagonal(prox.L1(1.0), np.array([0.0, 1.0, np.inf])),
         "2 entries of diagonal are 0 or not finite",
     ),
-    "PrecomposeOrthogonal": (lambda: prox.PrecomposeOrthogonal(abs, A), "fun is a builtin"),
+    "PrecomposeOrthogonal": (lambda: prox.PrecomposeOrthogonal(NO_FUNCTION, A), "fun is a builtin"),
     "PrecomposeOrthogonal, tall": (lambda: prox.PrecomposeOrthogonal(prox.L1(1.0), A.T), r"A has shape \(3, 2\)"),
     "PrecomposeOrthogonal, rows": (
         lambda: prox.PrecomposeOrthogonal(prox.L1(1.0), np.array([[1.0, 0.0], [0.0, 2.0]])),
@@ -163,7 +167,7 @@ WRONG = {
         lambda: prox.PrecomposeOrthogonal(prox.L1(1.0), A)(np.ones(2)),
         r"A has shape \(2, 3\), x has shape \(2,\)",
     ),
-    "MoreauEnvelope": (lambda: prox.MoreauEnvelope(abs, 1.0), "fun is a builtin"),
+    "MoreauEnvelope": (lambda: prox.MoreauEnvelope(NO_FUNCTION, 1.0), "fun is a builtin"),
     "MoreauEnvelope, mu": (lambda: prox.MoreauEnvelope(prox.L1(1.0), 0.0), ": mu is 0"),
 }
 
