@@ -27,6 +27,7 @@ from nsimplicit.prox.low_rank import RankBall, Stiefel
 from nsimplicit.prox.max_norms import LInf, SquaredLInf
 from nsimplicit.prox.norms import L1, ElasticNet, NonnegativeL1
 from nsimplicit.prox.nuclear import NuclearNorm, SpectralNormBall
+from nsimplicit.prox.perspective import PerspectiveOfSquare
 from nsimplicit.prox.precompose import PrecomposeDiagonal, PrecomposeOrthogonal
 from nsimplicit.prox.quadratic import LeastSquares, Quadratic
 from nsimplicit.prox.rules import PostScale, PreScale, Translate
@@ -84,6 +85,7 @@ __all__ = [
     "NonnegativeL1",
     "NuclearNorm",
     "PSDCone",
+    "PerspectiveOfSquare",
     "PostScale",
     "PreScale",
     "PrecomposeDiagonal",

@@ -58,6 +58,22 @@ def ridge_prox(x, s, P, q, c, rho, a):
     return scipy.linalg.solve(np.eye(3) + s * H, x - s * (q + c - rho * a))
 
 
+def perspective(x, w):
+    if x[0] > 0:
+        return w * (x[1:] @ x[1:]) / (2 * x[0])
+    return 0.0 if np.all(x == 0) else np.inf
+
+
+def perspective_prox(x, s, w):
+    """The largest root of the cubic (v - t) (v + s w)^2 = s w |z|^2 / 2, from a companion matrix."""
+    length, squared = s * w, x[1:] @ x[1:]
+    if x[0] + squared / (2 * length) <= 0:
+        return 0 * x
+    cubic = np.polysub(np.polymul([1, -x[0]], np.polymul([1, length], [1, length])), [length * squared / 2])
+    v = max(np.roots(cubic), key=lambda r: (abs(r.imag) < 1e-9, r.real)).real
+    return np.append(v, x[1:] * v / (v + length))
+
+
 P = np.array([[2.0, 0.3, 0.7], [-0.1, 1.0, 0.2], [0.1, 0.4, 3.0]])
 V3 = np.array([0.9, -1.7, 0.4])
 SHIFT = np.array([0.4, -0.3, 0.1])
@@ -65,6 +81,7 @@ DIAGONAL = np.array([0.5, -2.0, 1.0])
 ALONG = np.array([0.6, 0.0, 0.8])  # the direction of the first row of A
 ACROSS = np.eye(3) - np.outer(ALONG, ALONG)
 
+NORMAL = np.array([1.0, 2.0, 0.0]) / np.sqrt(5)
 NO_FUNCTION: Any = abs
 
 ROWS = {
@@ -144,6 +161,16 @@ ROWS = {
         (np.array([0.5, 2.0, 1.0]), 0.75),
         selection=False,
     ),
+    "PerspectiveOfSquare": Row(
+        "PerspectiveOfSquare",
+        prox.PerspectiveOfSquare,
+        perspective,
+        perspective_prox,
+        (np.array([0.5, 1.0, -0.7]), np.array([-0.3, 1.0, 0.5]), np.array([-3.0, 1.0, 0.5])),
+        (1.0,),
+        ((np.array([-1.0, 1.0, 0.0]), [np.zeros((3, 3)), np.outer(NORMAL, NORMAL)]),),
+        curved=True,
+    ),
 }
 
 WRONG = {
@@ -168,6 +195,7 @@ WRONG = {
         r"A has shape \(2, 3\), x has shape \(2,\)",
     ),
     "MoreauEnvelope": (lambda: prox.MoreauEnvelope(NO_FUNCTION, 1.0), "fun is a builtin"),
+    "PerspectiveOfSquare": (lambda: prox.PerspectiveOfSquare(0.0), ": weight is 0"),
     "MoreauEnvelope, mu": (lambda: prox.MoreauEnvelope(prox.L1(1.0), 0.0), ": mu is 0"),
 }
 
