@@ -16,7 +16,7 @@ from nsimplicit.prox.base import Set, add_up, concrete, fit, leafwise, real
 
 @data
 class Box(Set):
-    """Entries between two bounds, either of which may be infinite.
+    """Entries between two bounds, either of which may be infinite; a hypercube where they are numbers.
 
     Formula: ``project(x) = clip(x, lo, hi)``.
 
