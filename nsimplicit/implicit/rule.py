@@ -114,6 +114,9 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
     space = traced.space
     residual, operator = traced.linearise(consts, finite)
     axes = varying(*jax.tree.leaves(b))
+    # Every guard fails what is not finite. One number: to look at z entry by entry would keep it to the end.
+    whole = space.dot(z, jax.tree.map(jnp.ones_like, z))
+    lost = vary(jnp.where(jnp.isfinite(whole), 1.0, jnp.nan), axes)
     forward = lax.stop_gradient(space.norm(residual) / (1 + space.norm(z)))
     probe = jax.tree.map(lambda t, d: jnp.zeros_like(t) if isinstance(d, SymbolicZero) else d, tap, tap_dot)
 
@@ -121,14 +124,10 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
         v, extra = system
         return operator.matvec(v), extra
 
-    def lost(v: Vector) -> Vector:
-        """The vector, nan where z is not finite: every guard fails the lane."""
-        return jax.tree.map(lambda x, v: jnp.where(jnp.isfinite(x), v, jnp.nan), z, v)
-
     def run(operator: Operator, b: Vector, guess: Vector | None, transposed: bool) -> tuple[Any, Checked, Any]:
         solution = linear_solver.solve(operator, b, guess)
         code, num_kinks = guard.inspect(traced, consts, z, linear_solver, solution.factors(transposed))
-        seen = dataclasses.replace(operator, matvec=lambda v: lost(operator.matvec(v)))
+        seen = dataclasses.replace(operator, matvec=lambda v: space.scale(lost, operator.matvec(v)))
         return solution, check(guard, seen, b, solution, code=code, rtol=linear_solver.rtol), num_kinks
 
     def solve(_, system: tuple[Vector, Any]) -> tuple[Vector, Any]:

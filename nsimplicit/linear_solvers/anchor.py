@@ -61,12 +61,12 @@ def anchored_solve(
     """
 
     def anchored(v: Any) -> Any:
-        out = product(v)
-        if coefficient is not None:
-            # as a factor of v, so that it is there in the transpose too
-            zero = _first(coefficient)
-            out = jax.tree.map(lambda y, x: y + zero.astype(x.dtype) * x, out, v)
-        return anchor(out, jax.tree.leaves(v))
+        out = anchor(product(v), jax.tree.leaves(v))
+        if coefficient is None:
+            return out
+        # As a factor, so that it is there in the transpose too; XLA sees a product with 1, and leaves nothing of it.
+        one = 1 + _first(coefficient)
+        return jax.tree.map(lambda y: one.astype(y.dtype) * y, out)
 
     out = lax.custom_linear_solve(anchored, anchor(b, sources), solve, transpose_solve)
     return anchor(out, jax.tree.leaves(out))
