@@ -18,8 +18,10 @@ from nsimplicit.prox.threshold import direction, drift, find
 CONCAVE = "A negative weight makes the function concave, and then it has no prox."
 
 
-def _largest(x: Any) -> jax.Array:
-    return primitives.max(modulus(as_float(x)).reshape(-1))
+def _largest(x: Any, weight: Any, where: str) -> tuple[jax.Array, jax.Array]:
+    """The largest modulus, and the weight."""
+    largest = primitives.max(modulus(as_float(x)).reshape(-1))
+    return largest, fit(weight, largest, f"{where}(weight=...)")
 
 
 def _lowered(x: jax.Array, total: jax.Array, slope: Any, selection: Any) -> jax.Array:
@@ -78,7 +80,8 @@ class LInf(Function):
 
     def __call__(self, x: Any) -> jax.Array:
         """The value at x."""
-        return self.weight * _largest(x)
+        largest, weight = _largest(x, self.weight, "prox.LInf")
+        return weight * largest
 
     def prepare(self, step: Any) -> Callable[[Any], Any]:
         """The prox for this step."""
@@ -131,7 +134,8 @@ class SquaredLInf(Function):
 
     def __call__(self, x: Any) -> jax.Array:
         """The value at x."""
-        return self.weight / 2 * _largest(x) ** 2
+        largest, weight = _largest(x, self.weight, "prox.SquaredLInf")
+        return weight / 2 * largest**2
 
     def prepare(self, step: Any) -> Callable[[Any], Any]:
         """The prox for this step."""

@@ -89,6 +89,11 @@ def positive_part(y: jax.Array, total: jax.Array, selection: Any) -> jax.Array:
 def direction(x: jax.Array) -> jax.Array:
     """x / abs(x), and 0 at 0."""
     if jnp.iscomplexobj(x):
-        return x / modulus(jnp.where(x == 0, 1, x))
+        # The square of a small modulus would underflow, and 0 * inf reach the derivative of a branch not taken.
+        parts = modulus(lax.stop_gradient(jnp.stack([x.real, x.imag])))
+        size = jnp.max(parts, axis=0)
+        zero = size < jnp.finfo(x.dtype).tiny
+        x = x / jnp.where(zero, 1, size)
+        return jnp.where(zero, 0, x / modulus(jnp.where(zero, 1, x)))
     x = lax.stop_gradient(x)
     return jnp.where(x == 0, 0, jnp.where(x < 0, -jnp.ones_like(x), 1))
