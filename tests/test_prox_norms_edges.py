@@ -123,5 +123,5 @@ def test_one_sort_finds_the_height():
 def test_small_complex_entries_have_finite_derivatives():
     terms = prox.LInf(1.0), prox.SquaredLInf(1.0), prox.Huber(1.0), prox.L1Ball(1.0), prox.LInfBall(0.5)
     points = np.array([[size, 1j, 2.0] for size in (1e-160, 1e-200, 1e-310)])
-    pull = jax.jit(jax.vmap(lambda x: [jax.vjp(lambda x: g.prox(x, 1.0), x)[1](1 + 0j * x) for g in terms]))
+    pull = jax.jit(jax.vmap(lambda x: [jax.vjp(lambda x, g=g: g.prox(x, 1.0), x)[1](1 + 0j * x) for g in terms]))
     assert np.isfinite(pull(points)).all()
