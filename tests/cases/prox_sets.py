@@ -164,7 +164,7 @@ ROWS = {
         (NORMAL, 2.0),
         (
             (np.array([1.0, 1.0, 0.5]), [np.eye(3), np.eye(3) - ray(NORMAL)]),
-            (np.array([0.1, 1.2, 0.25]), [np.eye(3), np.eye(3) - ray(NORMAL)]),  # up to rounding
+            (np.array([0.3, 1.4, 0.55]), [np.eye(3), np.eye(3) - ray(NORMAL)]),  # up to rounding
         ),
         curved=True,
     ),
