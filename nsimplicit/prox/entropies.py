@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from nsimplicit._records import data, static
 from nsimplicit.prox.base import Function, add_up, extreme, fit, leafwise, real, require
@@ -74,7 +75,7 @@ class KL(Function):
             z = wide(real(x, "prox.KL"))
             y, weight = fit(target, z, "prox.KL(target=...)"), fit(weight, z, "prox.KL(weight=...)")
             t = fit(step, z, "prox.KL.prox(step=...)") * weight
-            some = y > 0
+            some = lax.stop_gradient(y) > 0
             u = t * omega(z / t + jnp.log(jnp.where(some, y, 1)) - jnp.log(t))
             return jnp.where(some, u, 0).astype(x.dtype)
 
@@ -148,7 +149,7 @@ class Entropy(Function):
     :class:`Simplex`, which is the limit w = 0, without its kinks.
 
     Cost:
-        O(n) per step of Newton's method for the shift; some five to ten steps. The derivative costs
+        O(n) per step of Newton's method for the shift; some ten steps, more for extreme steps. The derivative costs
         O(n).
 
     Example:

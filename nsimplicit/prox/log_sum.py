@@ -41,7 +41,7 @@ class LogSum(Function):
         None where w = 0.
 
     Cost:
-        Where it jumps, some five steps of Newton's method for the place of the jump.
+        Where it jumps, some five to ten steps of Newton's method for the place of the jump.
 
     Example:
         >>> import jax.numpy as jnp

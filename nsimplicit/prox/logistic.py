@@ -18,7 +18,7 @@ from nsimplicit.prox.scalar_newton import root
 
 def wide(x: jax.Array) -> jax.Array:
     """``x`` in at least float32: 16 bits are too few to iterate in."""
-    return x.astype(jnp.result_type(x, jnp.float32))
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _balance(u: jax.Array, x: jax.Array, y: jax.Array, length: jax.Array) -> jax.Array:
@@ -38,7 +38,7 @@ class Logistic(Function):
         weight: w >= 0, likewise.
 
     Cost:
-        Some five steps of Newton's method for the slowest entry. Its derivative is that of the root.
+        Some five to ten steps of Newton's method for the slowest entry. Its derivative is that of the root.
 
     Example:
         >>> import jax.numpy as jnp
@@ -102,7 +102,7 @@ class CrossEntropy(Function):
         axis: the axis of x that numbers the classes. Static.
 
     Cost:
-        O(n) per step of Newton's method for one number per vector; some five to ten steps. Its
+        O(n) per step of Newton's method for one number per vector; some ten steps, more for extreme steps. Its
         derivative is that of the root, and costs O(n).
 
     Example:

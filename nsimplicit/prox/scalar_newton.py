@@ -13,8 +13,8 @@ from jax import lax
 from nsimplicit._tree import blank
 
 Equation = Callable[..., jax.Array]
-MAX_STEPS = 100
-"""Every two steps halve the bracket at least: this many reach adjacent numbers in float64."""
+MAX_STEPS = 200
+"""Two steps halve the length of a step at least."""
 
 
 def root(equation: Equation, low: Any, high: Any, *params: jax.Array) -> jax.Array:
@@ -31,26 +31,31 @@ def root(equation: Equation, low: Any, high: Any, *params: jax.Array) -> jax.Arr
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _root(equation: Equation, low: jax.Array, high: jax.Array, *params: jax.Array) -> jax.Array:
-    tolerance = 4 * jnp.finfo(low.dtype).eps * (_size(low) + _size(high))
+    eps = jnp.finfo(low.dtype).eps
+    floor = eps * (high - low)
     middle = (low + high) / 2
     # Inside shard_map everything that is iterated varies over the axes of all parameters.
     zero = blank(equation(middle, *params))
-    state = (low + zero, high + zero, middle + zero, high - low + zero, high - low + zero)
+    state = (low + zero, high + zero, middle + zero, high - low + zero, high - low + zero, zero > 0)
 
     def unfinished(state: Any) -> jax.Array:
-        count, (*_, last) = state
-        return (count < MAX_STEPS) & jnp.any(last > tolerance)
+        count, (*_, done) = state
+        return (count < MAX_STEPS) & ~jnp.all(done)
 
     def advance(state: Any) -> Any:
-        count, (low, high, u, before, last) = state
+        count, (low, high, u, before, last, done) = state
         excess, slope = _value_and_slope(equation, u, params)
         low, high = jnp.where(excess <= 0, u, low), jnp.where(excess >= 0, u, high)
         newton = u - excess / slope
         # A step that does not halve the last but one is not yet in the range of quadratic convergence.
         trusted = (low <= newton) & (newton <= high) & (2 * _size(newton - u) <= before)
         new = jnp.where(trusted, newton, (low + high) / 2)
-        new = jnp.where(jnp.isnan(excess), excess, new)
-        return count + 1, (low, high, new, last, _size(new - u))
+        new = jnp.where(done, u, jnp.where(jnp.isnan(excess), excess, new))
+        before, last = last, _size(new - u)
+        size = _size(new) + floor
+        # There the next step is about last^3 / before^2. Waiting for it would be waiting for small rounding errors.
+        quadratic = (last <= eps**0.5 * size) & (last**3 <= eps * size * before**2)
+        return count + 1, (low, high, new, before, last, done | quadratic | ~(last > 4 * eps * size))
 
     return lax.while_loop(unfinished, advance, (0, state))[1][2]
 
