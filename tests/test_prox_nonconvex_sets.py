@@ -125,6 +125,9 @@ def test_jumps_are_finite_and_counted():
         assert g(p) == 0 and np.isfinite(J).all()
         assert nsi.kinks(g.project)(x).num_jumps > 0, g
         assert nsi.kinks(g.project)(x + np.array([0.1, 0.2, -0.3])).num_jumps == 0, g
+    signs = np.array([1, 1, -1])
+    J = jax.jit(jax.jacrev(prox.L1Sphere(2.0).project))(np.array([0.5, 0.0, -0.25]))
+    np.testing.assert_allclose(J, np.eye(3) - np.outer(signs, signs) / 3, atol=1e-15)
     # All nearest points are as good; it takes the first.
     np.testing.assert_allclose(prox.SparseSimplex(2, 2.0).project(np.array([1.0, 0.5, 0.5])), [1.25, 0.75, 0])
     # No jump where the entry that is zero stays zero.
@@ -139,6 +142,7 @@ def test_sparse_simplices_along_an_axis_and_in_low_precision():
     np.testing.assert_allclose(jax.jit(prox.SparseSimplex(2, total, axis=0).project)(x.T), rows.T)
     whole, few = jax.jit(lambda x: (prox.Simplex().project(x), prox.SparseSimplex(4).project(x)))(V4)
     np.testing.assert_array_equal(few, whole)
+    assert prox.SparseSimplex(3)(whole) == 0 and prox.SparseSimplex(2)(np.full(4, 0.25)) == np.inf
     for dtype in (jnp.float32, jnp.bfloat16):
         for g, oracle in (
             (prox.SparseSimplex(2, 1.5), sparse_simplex(V4, 1.5)),

@@ -148,7 +148,6 @@ class CappedSimplex(Set):
         x, total, cap = self._rows(x)
         selection = inside(self.selection, "prox.CappedSimplex")
         excess, room = find_capped(x, cap, total)
-        bounded = jnp.isfinite(cap)
 
         def restrict(moves: jax.Array, cap: Any, value: Any = None) -> jax.Array:
             """``moves`` between the bounds, 0 below them, ``cap`` above them."""
@@ -157,11 +156,11 @@ class CappedSimplex(Set):
 
         # As in `threshold.drift`, with entries at their caps among the sum.
         _, q = jax.jvp(lambda moves: restrict(moves, 0.0), (excess,), (jnp.ones_like(excess),))
-        weights, dcap = jnp.sum(q, axis=-1, keepdims=True), change(jnp.where(bounded, cap, 0))
+        weights, dcap = jnp.sum(q, axis=-1, keepdims=True), change(jnp.where(jnp.isfinite(cap), cap, 0))
         need = jnp.sum(restrict(change(x), dcap), axis=-1, keepdims=True) - change(total)
         value = jnp.where(excess < 0, 0, jnp.where(room < 0, cap, excess))
         moved = excess + change(x) - need / jnp.where(weights > 0, weights, 1)
-        out = restrict(moved, jnp.where(bounded, cap, 0), value)
+        out = restrict(moved, cap, value)
         # Where no entry moves, the next one above zero takes what the total gains; if there is none, one at its cap.
         n = x.shape[-1]
         score = jnp.where(room > 0, excess, -jnp.inf)
