@@ -194,9 +194,9 @@ def _blocked(kinked: Kinked, survey: Survey, active: np.ndarray, near: float) ->
     """What no selection of switches describes, in words; empty where nothing is in the way."""
     for i in np.flatnonzero(np.asarray(obstacles(kinked, survey, jnp.asarray(active), near))):
         name = kinked.name(int(i))
-        return (
-            f"{name} is at 0, where its derivatives fill a ball" if name.startswith("norm ") else f"{name} jumps here"
-        )
+        if name.startswith("norm "):
+            return f"{name} is at 0, where its derivatives fill a ball"
+        return f"{name} jumps here: the equation is discontinuous"
     if np.any(np.asarray(survey.crowd) <= near):
         return "more than six equal keys meet in a sort or a maximum"
     dark = [x for x in kinked.opaque if not x.has_rule]

@@ -16,7 +16,7 @@ SETS = [name for name, row in ROWS.items() if isinstance(row.make(*row.params), 
 SMOOTH = [name for name, row in ROWS.items() if row.make(*row.params).is_smooth]
 # A Quadratic is a function of one vector; the second Translate is one of a Quadratic.
 QUADRATIC = ["Linear", "SquaredL2", "Quadratic", "Quadratic with a diagonal", "LeastSquares tall"]
-QUADRATIC += ["LeastSquares wide", "Translate of Quadratic"]
+QUADRATIC += ["LeastSquares wide", "Translate of Quadratic", "Tilt and Regularize a quadratic"]
 # One row for each object, and the other branches of those that have some.
 OBJECTS = {row.name: name for name, row in reversed(ROWS.items()) if row.points}.values()
 OBJECTS = [*OBJECTS, "L1 complex", "L2 complex", "GroupL2 along an axis", "Quadratic with a diagonal"]
