@@ -51,7 +51,9 @@ def test_value_and_prox_agree_with_the_oracle(name):
 @over(ROWS)
 def test_the_prox_minimises(name, key):
     row = ROWS[name]
-    xs = np.asarray(jax.random.uniform(key, (40,), minval=-1, maxval=1)) * 2.5 * np.max(np.abs(every_point(row)))
+    noise = np.asarray(jax.random.uniform(key, (20,), minval=-1, maxval=1))
+    corners = [x for x, _ in row.kinks] + list(row.jumps)
+    xs = np.concatenate([2.5 * np.max(np.abs(every_point(row))) * noise, *(x * (1 + 0.3 * noise) for x in corners)])
     p = evaluate(name, xs)[0]
 
     def cost(u, x):
