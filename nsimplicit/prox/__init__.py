@@ -14,6 +14,7 @@ from nsimplicit.prox.distances import DistanceTo, SquaredDistanceTo
 from nsimplicit.prox.eigenvalues import PSDCone, SumEigenvalues
 from nsimplicit.prox.entropies import KL, Entropy, LogBarrier
 from nsimplicit.prox.envelope import MoreauEnvelope
+from nsimplicit.prox.exponential_cone import DualExponentialCone, ExponentialCone
 from nsimplicit.prox.folded import MCP, SCAD, CappedL1
 from nsimplicit.prox.functions import FromFunction, Smooth, from_function, smooth
 from nsimplicit.prox.groups import L2, GroupL2
@@ -28,6 +29,7 @@ from nsimplicit.prox.max_norms import LInf, SquaredLInf
 from nsimplicit.prox.norms import L1, ElasticNet, NonnegativeL1
 from nsimplicit.prox.nuclear import NuclearNorm, SpectralNormBall
 from nsimplicit.prox.perspective import PerspectiveOfSquare
+from nsimplicit.prox.power_cone import DualPowerCone, PowerCone
 from nsimplicit.prox.precompose import PrecomposeDiagonal, PrecomposeOrthogonal
 from nsimplicit.prox.quadratic import LeastSquares, Quadratic
 from nsimplicit.prox.rules import PostScale, PreScale, Translate
@@ -55,8 +57,11 @@ __all__ = [
     "Conjugate",
     "CrossEntropy",
     "DistanceTo",
+    "DualExponentialCone",
+    "DualPowerCone",
     "ElasticNet",
     "Entropy",
+    "ExponentialCone",
     "FreeCone",
     "FromFunction",
     "Function",
@@ -87,6 +92,7 @@ __all__ = [
     "PSDCone",
     "PerspectiveOfSquare",
     "PostScale",
+    "PowerCone",
     "PreScale",
     "PrecomposeDiagonal",
     "PrecomposeOrthogonal",

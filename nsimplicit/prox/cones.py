@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
-from nsimplicit.prox.base import Set, add_up, as_float, leafwise
+from nsimplicit.prox.base import Set, add_up, as_float, leafwise, real
+
+
+def entries(x: Any, size: int, cone: str, names: str) -> list[jax.Array]:
+    """The entries of points with so many, in at least float32."""
+    x = real(x, f"prox.{cone}")
+    cone_entries(x, size, cone, names)
+    return list(jnp.moveaxis(x.astype(jnp.result_type(x, jnp.float32)), -1, 0))
+
+
+def pieced(inner: Any, outer: Any, inside: Any, between: Any, outside: Any, selection: Any) -> jax.Array:
+    """``inside`` where inner > 0, ``outside`` where outer < 0, ``between`` elsewhere, with a kink at either zero.
+
+    The selection is the weight on ``inside`` at the one, on ``between`` at the other. The values of the
+    outer pieces are exact.
+    """
+    rest = primitives.switch(outer, between, outside, selection=selection)
+    value = jnp.where(inner >= 0, inside, rest)
+    return primitives.switch(inner, inside, rest, selection=selection, value=value)
 
 
 def indicator(inside: jax.Array, like: jax.Array) -> jax.Array:
@@ -29,6 +50,16 @@ def cone_entries(x: jax.Array, size: int | None, cone: str, entries: str) -> Non
             "jnp.concatenate([t[None], z]) to join them",
         )
     )
+
+
+def still(project: Callable[[Any], jax.Array], x: Any) -> jax.Array:
+    """0 where a projection moves no point along the last axis, inf elsewhere.
+
+    The tolerance is eps^(3/4): near the edges of a curved cone, errors of rounding are magnified.
+    """
+    x = lax.stop_gradient(as_float(x))
+    moved, size = (jnp.sum(u * u, axis=-1) for u in (x - project(x), x))
+    return indicator(moved <= jnp.finfo(x.dtype).eps ** 1.5 * size, size)
 
 
 @data

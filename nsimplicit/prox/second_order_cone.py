@@ -12,7 +12,7 @@ from nsimplicit import primitives
 from nsimplicit._records import data, static
 from nsimplicit.prox.base import Set, matmul, real
 from nsimplicit.prox.boundary import inside, snap
-from nsimplicit.prox.cones import cone_entries, indicator
+from nsimplicit.prox.cones import cone_entries, indicator, pieced
 
 
 @data
@@ -114,7 +114,4 @@ def _project(x: Any, selection: Any, cone: str) -> jax.Array:
     off_axis = length > 0
     ratio = t / jnp.where(off_axis, length, 1)
     middle = jnp.where(off_axis, (1 + ratio) / 2 * jnp.concatenate([length, z], axis=-1), 0)
-    below = primitives.switch(outer, middle, jnp.zeros_like(x), selection=selection)
-    # On the cone both branches are x up to rounding, and x is exact.
-    value = jnp.where(inner >= 0, x, below)
-    return primitives.switch(inner, x, below, selection=selection, value=value)
+    return pieced(inner, outer, x, middle, jnp.zeros_like(x), selection)
