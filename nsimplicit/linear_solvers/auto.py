@@ -39,8 +39,7 @@ class Auto(LinearSolver):
     =============================================  ===================================================
 
     Douglas-Rachford splitting and ADMM with a smooth f count as forward-backward. Lanes are those of a
-    ``batch_axis``; matrices of more than 64 unknowns are not factored side by side: on CPUs batched
-    LAPACK calls were seen to stop for ever (64 lanes of 512).
+    ``batch_axis``; more than 64 unknowns are not factored for each lane, which takes n² memory a lane.
     """
 
     def solve(self, operator: Operator, b: Vector, guess: Vector | None = None) -> LinearSolution:

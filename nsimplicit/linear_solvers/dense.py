@@ -11,6 +11,7 @@ from jax import lax
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import config
 from nsimplicit._tree import add, blank, subtract
+from nsimplicit.linear_solvers import lapack
 from nsimplicit.linear_solvers.operator import LinearSolution, LinearSolver, Operator, Vector
 
 PLAIN_SIZE = 64
@@ -74,7 +75,7 @@ def factor(matrix: jax.Array):
             return jnp.einsum("...ji,...j->...i" if transpose else "...ij,...j->...i", inverse, v)
 
         return multiply, jnp.abs(inverse).sum(-2).max(-1)
-    lu, _, permutation = lax.linalg.lu(matrix)
+    factors, permutation = lapack.lu(matrix)
     places = jnp.broadcast_to(jnp.arange(n, dtype=permutation.dtype), permutation.shape)
     undo = jnp.put_along_axis(permutation, permutation, places, -1, inplace=False, mode="promise_in_bounds")
 
@@ -83,10 +84,7 @@ def factor(matrix: jax.Array):
 
     def solve(v: jax.Array, transpose: bool = False) -> jax.Array:
         def half(u: jax.Array, lower: bool) -> jax.Array:
-            out = lax.linalg.triangular_solve(
-                lu, u[..., None], left_side=True, lower=lower, unit_diagonal=lower, transpose_a=transpose
-            )
-            return out[..., 0]
+            return lapack.triangular(factors, u[..., None], lower=lower, unit=lower, transpose=transpose)[..., 0]
 
         if transpose:
             return reorder(half(half(v, False), True), undo)
@@ -100,11 +98,10 @@ def factor_definite(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
     if matrix.shape[-1] <= PLAIN_SIZE:
         inverse = _sweep(matrix)
         return lambda v: inverse @ v
-    lower = lax.linalg.cholesky(matrix, symmetrize_input=False)
+    lower = lapack.cholesky(matrix)
 
     def solve(v: jax.Array) -> jax.Array:
-        half = lax.linalg.triangular_solve(lower, v, left_side=True, lower=True)
-        return lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)
+        return lapack.triangular(lower, lapack.triangular(lower, v, lower=True), lower=True, transpose=True)
 
     return solve
 
