@@ -165,8 +165,8 @@ def activation(name: str, *, selection: Any = None) -> Activation:
         >>> x = jnp.array([-1.0, 0.5])
         >>> bool((prox.activation("tanh").prox(x, 1.0) == jnp.tanh(x)).all())
         True
-        >>> prox.activation("tanh").prox(x, 2.0).round(4).tolist()
-        [-0.6097, 0.2554]
+        >>> [f"{u:.3f}" for u in prox.activation("tanh").prox(x, 2.0)]
+        ['-0.688', '0.437']
 
     References:
         Combettes, Pesquet, Deep neural network structures solving variational inequalities (2020).

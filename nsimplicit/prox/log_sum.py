@@ -46,8 +46,8 @@ class LogSum(Function):
     Example:
         >>> import jax.numpy as jnp
         >>> from nsimplicit import prox
-        >>> prox.LogSum(2.0, 1.0).prox(jnp.array([3.0, -2.0, 0.5]), 1.0).round(4).tolist()
-        [2.4142, 0.0, 0.0]
+        >>> print(prox.LogSum(2.0, 1.0).prox(jnp.array([3.0, -1.5, 0.5]), 1.0).round(4))
+        [2.4142 0.     0.    ]
 
     References:
         Candes, Wakin, Boyd, Enhancing sparsity by reweighted l1 minimization (2008).
