@@ -171,15 +171,6 @@ ROWS = {
         ((np.array([2.0, -1.0, 1.0, 0.5]), height_vertices(4, [0], [1, 2], [1, -1, 1, 1], 1.0)),),
         curved=True,
     ),
-    "SquaredLInf complex": Row(
-        "SquaredLInf",
-        prox.SquaredLInf,
-        lambda x, w: w / 2 * np.max(abs(x)) ** 2,
-        squared_l_inf_prox,
-        (Z3,),
-        (2.0,),
-        curved=True,
-    ),
     "Huber": Row(
         "Huber",
         prox.Huber,
