@@ -51,8 +51,8 @@ class ExponentialCone(Set):
     Example:
         >>> import jax.numpy as jnp
         >>> from nsimplicit import prox
-        >>> prox.ExponentialCone().project(jnp.array([0.0, 1.0, -1.0])).round(4).tolist()
-        [-0.4326, 0.7521, 0.4231]
+        >>> prox.ExponentialCone().project(jnp.array([-1.0, -2.0, 3.0])).tolist()
+        [-1.0, 0.0, 3.0]
 
     References:
         Friberg, Projection onto the exponential cone: a univariate root-finding problem (2021).
@@ -92,8 +92,8 @@ class DualExponentialCone(Set):
     Example:
         >>> import jax.numpy as jnp
         >>> from nsimplicit import prox
-        >>> prox.DualExponentialCone().project(jnp.array([0.0, -1.0, 1.0])).round(4).tolist()
-        [-0.4326, -0.2479, 1.4231]
+        >>> prox.DualExponentialCone().project(jnp.array([1.0, 2.0, -3.0])).tolist()
+        [0.0, 2.0, 0.0]
 
     References:
         Chares, Cones and interior-point algorithms for structured convex optimization involving
