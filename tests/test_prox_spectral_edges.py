@@ -144,7 +144,16 @@ def test_gradients_of_values_at_ties_are_subgradients():
     np.testing.assert_allclose(jax.jit(prox.SumEigenvalues(3).prox)(x, 0.5), x - 0.5 * np.eye(3), rtol=0, atol=1e-15)
     low, gradient = np.outer([1.0, 2.0], [2.0, 0.0, 1.0]), jax.jit(jax.grad(prox.NuclearNorm(2.0)))
     np.testing.assert_allclose(gradient(low), 2 * low / 5, rtol=0, atol=1e-14)
-    np.testing.assert_array_equal(gradient(np.zeros((2, 3))), 0)
+    np.testing.assert_allclose(gradient(np.zeros((2, 3))), 0, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("g", [prox.PSDCone(), prox.SpectralNormBall(3.0)], ids=lambda g: type(g).__name__)
+def test_projections_of_larger_matrices_are_members(g, dtype, key):
+    x = np.asarray(jax.random.normal(key, (80, 80)), dtype)
+    p = jax.jit(g.project)(x)
+    assert p.dtype == dtype and g(p) == 0 and g(x) == np.inf
+    assert g(p - 1e-4 * np.eye(80, dtype=dtype) if isinstance(g, prox.PSDCone) else 1.0001 * p) == np.inf
 
 
 EXTREME = np.array([[1e-8, 1.0, -1.0], [-1e8, 1.0, -1.0], [1.0, -1e8, 2.0], [3e7, 1.0, 1e-9], [0.0, 0.0, -1.0]])

@@ -118,7 +118,7 @@ class SpectralNormBall(Set):
         """0 in the ball, up to rounding; inf elsewhere."""
         x = matrix(x, "prox.SpectralNormBall")
         sigma, radius = jnp.linalg.svd(lax.stop_gradient(x), compute_uv=False), self._radius(x)
-        return indicator(snap(radius - sigma, (1 + sum(x.shape[-2:]) ** 0.5 / 4) * (radius + sigma)) >= 0, sigma)
+        return indicator(snap(radius - sigma, sum(x.shape[-2:]) * (radius + sigma)) >= 0, sigma)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest matrix in the ball."""
