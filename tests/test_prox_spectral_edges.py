@@ -153,7 +153,7 @@ def test_projections_of_larger_matrices_are_members(g, dtype, key):
     x = np.asarray(jax.random.normal(key, (80, 80)), dtype)
     p = jax.jit(g.project)(x)
     assert p.dtype == dtype and g(p) == 0 and g(x) == np.inf
-    assert g(p - 1e-4 * np.eye(80, dtype=dtype) if isinstance(g, prox.PSDCone) else 1.0001 * p) == np.inf
+    assert g(p - 1e-2 * np.eye(80, dtype=dtype) if isinstance(g, prox.PSDCone) else 1.01 * p) == np.inf
 
 
 EXTREME = np.array([[1e-8, 1.0, -1.0], [-1e8, 1.0, -1.0], [1.0, -1e8, 2.0], [3e7, 1.0, 1e-9], [0.0, 0.0, -1.0]])
@@ -199,7 +199,7 @@ NONCONVEX = {
 @pytest.mark.parametrize("name", NONCONVEX)
 def test_nonconvex_sets_have_a_projection_and_its_derivatives(name, key):
     g, oracle, x = NONCONVEX[name]
-    assert not g.is_convex
+    assert isinstance(g, prox.Set) and not g.is_convex
     project = jax.jit(g.project)
     p = project(x)
     np.testing.assert_allclose(p, oracle(x), rtol=0, atol=1e-13)
