@@ -121,21 +121,22 @@ def _entries(x: Any, cone: str) -> list[jax.Array]:
 
 
 def _sides(r: jax.Array, s: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where the cone is flat (r, s <= 0); how far inside v is, and how far outside the polar: constants.
+    """Where the cone is flat (r, s <= 0); how far inside v is, and how far outside the polar.
 
     The distances compare logarithms, which neither overflow nor lose the sign.
     """
-    r, s, t = lax.stop_gradient((r, s, t))
     least = jnp.finfo(r.dtype).eps ** 2
-    flat = (r <= least * modulus(s)) & (s <= least * modulus(r))
+    size_r, size_s = (modulus(lax.stop_gradient(u)) for u in (r, s))
+    flat = (r <= least * size_s) & (s <= least * size_r)
 
     def compare(possible: jax.Array, above: jax.Array, scale: jax.Array, ratio: jax.Array, otherwise: float) -> Any:
         log = jnp.log(jnp.where(possible, above, 1)) - jnp.log(jnp.where(possible, scale, 1))
         ratio = jnp.where(possible, ratio / jnp.where(possible, scale, 1), 0)
-        return jnp.where(possible, snap(log - ratio, 4 * (1 + modulus(log) + modulus(ratio))), otherwise)
+        size = 4 + 4 * sum(modulus(lax.stop_gradient(u)) for u in (log, ratio))
+        return jnp.where(possible, snap(log - ratio, size), otherwise)
 
-    inner = compare((s > least * modulus(r)) & (t > 0), t, s, r, -1.0)
-    outer = -compare((r > least * modulus(s)) & (t < 0), -t, r, s - r, -1.0)
+    inner = compare((s > least * size_r) & (t > 0), t, s, r, -1.0)
+    outer = -compare((r > least * size_s) & (t < 0), -t, r, s - r, -1.0)
     return flat, inner, outer
 
 

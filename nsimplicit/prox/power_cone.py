@@ -140,17 +140,16 @@ def _exponent(alpha: Any, v: list[jax.Array], cone: str) -> jax.Array:
 
 
 def _sides(x: jax.Array, y: jax.Array, z: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Where z >= 0 is zero for all that follows; how far inside v is, and how far outside the polar: constants."""
-    x, y, z, b = lax.stop_gradient((x, y, z, b))
+    """Where z >= 0 is zero for all that follows; how far inside v is, and how far outside the polar."""
     a = 1 - b
-    largest = jnp.where(modulus(x) > modulus(y), modulus(x), modulus(y))
-    flat = z <= jnp.finfo(x.dtype).eps ** 2 * largest
+    size_x, size_y = (modulus(lax.stop_gradient(u)) for u in (x, y))
+    flat = z <= jnp.finfo(x.dtype).eps ** 2 * jnp.where(size_x > size_y, size_x, size_y)
 
     def compare(x: jax.Array, y: jax.Array) -> jax.Array:
         possible = (x > 0) & (y > 0) & ~flat
         logs = [jnp.log(jnp.where(possible, u, 1)) for u in (x, y, z)]
-        size = 1 + modulus(logs[0]) + modulus(logs[1]) + modulus(logs[2])
-        return jnp.where(possible, snap(b * logs[0] + a * logs[1] - logs[2], 2 * size), -1)
+        size = 2 + 2 * sum(modulus(lax.stop_gradient(u)) for u in logs)
+        return jnp.where(possible, snap(b * logs[0] + a * logs[1] - logs[2], size), -1)
 
     return flat, compare(x, y), -compare(-x / b, -y / a)
 

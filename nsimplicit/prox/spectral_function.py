@@ -144,8 +144,12 @@ def _switches(W: jax.Array, lam: jax.Array, V: jax.Array, C: jax.Array, selectio
     """
     E = matmul(matmul(V.mT, change(W)), V)
     row, column = lam[..., :, None], lam[..., None, :]
-    u = jnp.where(_modulus(row) >= _modulus(column), row, column)
+    first = _modulus(row) >= _modulus(column)
+    u = jnp.where(first, row, column)
     above, below = jnp.where(u > 0, 0, 1 - C) * E, jnp.where(u < 0, 0, -C) * E
+    # How the eigenvalues move: which branch a direction enters is read off it.
+    moves = jnp.diagonal(E, axis1=-2, axis2=-1)
+    u = u + jnp.where(first, moves[..., :, None], moves[..., None, :])
     return _turned_zero(primitives.switch(u, above, below, selection=selection, value=jnp.zeros_like(u)), V)
 
 
