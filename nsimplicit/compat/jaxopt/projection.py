@@ -1,0 +1,131 @@
+"""jaxopt's projections ``projection_*(x, hyperparams)``, by the sets of :mod:`nsimplicit.prox`.
+
+They are called as there and have the same values. Derivatives are those of the sets: one convention
+at kinks, and right where jaxopt's were nan or wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.flatten_util import ravel_pytree
+
+from nsimplicit.compat.jaxopt._table import REQUIRED, function
+from nsimplicit.prox import (
+    AffineSet,
+    Box,
+    Halfspace,
+    Hyperplane,
+    L1Ball,
+    L1Sphere,
+    L2Ball,
+    L2Sphere,
+    LInfBall,
+    Nonnegative,
+    Set,
+    Simplex,
+    SparseSimplex,
+)
+
+__all__ = [
+    "projection_affine_set",
+    "projection_box",
+    "projection_halfspace",
+    "projection_hypercube",
+    "projection_hyperplane",
+    "projection_l1_ball",
+    "projection_l1_sphere",
+    "projection_l2_ball",
+    "projection_l2_sphere",
+    "projection_linf_ball",
+    "projection_non_negative",
+    "projection_simplex",
+    "projection_sparse_simplex",
+]
+
+
+def _leafwise(make: Callable[..., Set]) -> Callable[..., Any]:
+    return lambda x, hyperparams: make(hyperparams).project(x)
+
+
+def _whole(make: Callable[..., Set]) -> Callable[..., Any]:
+    """A projection of all of x at once; ``x`` and a normal like it may be trees."""
+
+    def body(x: Any, hyperparams: Any) -> Any:
+        if jax.tree_util.treedef_is_leaf(jax.tree.structure(x)):
+            return make(hyperparams).project(x)
+        flat, unravel = ravel_pytree(x)
+        if isinstance(hyperparams, tuple):
+            hyperparams = (ravel_pytree(hyperparams[0])[0], *hyperparams[1:])
+        return unravel(make(hyperparams).project(flat))
+
+    return body
+
+
+def _radius(cls: Callable[..., Set]) -> Callable[..., Set]:
+    return lambda radius: cls(1.0 if radius is None else radius)
+
+
+def _sparse_simplex(x: Any, max_nz: int, approximate: bool, value: Any) -> Any:
+    del approximate
+    return SparseSimplex(max_nz, 1.0 if value is None else value).project(x)
+
+
+projection_non_negative = function(
+    "projection_non_negative", "Nearest point with x >= 0.", _leafwise(lambda _: Nonnegative()), hyperparams=None
+)
+projection_box = function(
+    "projection_box",
+    "Nearest point with lo <= x <= hi; ``hyperparams = (lo, hi)``.",
+    _leafwise(lambda bounds: Box(*bounds)),
+    hyperparams=REQUIRED,
+)
+projection_hypercube = function(
+    "projection_hypercube", "Nearest point with 0 <= x <= unit.", _leafwise(lambda unit: Box(0.0, unit)), unit=1.0
+)
+projection_simplex = function(
+    "projection_simplex", "Nearest x >= 0 with sum(x) = value.", _leafwise(_radius(Simplex)), value=1.0
+)
+projection_sparse_simplex = function(
+    "projection_sparse_simplex",
+    "Nearest x >= 0 with sum(x) = value and at most max_nz entries; ``use_approx_max_nz`` is ignored: always exact.",
+    _sparse_simplex,
+    max_nz=REQUIRED,
+    use_approx_max_nz=False,
+    value=1.0,
+)
+projection_l1_sphere = function(
+    "projection_l1_sphere", "Nearest point with sum(abs(x)) = value.", _leafwise(_radius(L1Sphere)), value=1.0
+)
+projection_l1_ball = function(
+    "projection_l1_ball", "Nearest point with sum(abs(x)) <= max_value.", _leafwise(_radius(L1Ball)), max_value=1.0
+)
+projection_l2_sphere = function(
+    "projection_l2_sphere", "Nearest point with norm(x) = value.", _whole(_radius(L2Sphere)), value=1.0
+)
+projection_l2_ball = function(
+    "projection_l2_ball", "Nearest point with norm(x) <= max_value.", _whole(_radius(L2Ball)), max_value=1.0
+)
+projection_linf_ball = function(
+    "projection_linf_ball", "Nearest point with abs(x) <= max_value.", _leafwise(_radius(LInfBall)), max_value=1.0
+)
+projection_hyperplane = function(
+    "projection_hyperplane",
+    "Nearest point with sum(a * x) = b; ``hyperparams = (a, b)``.",
+    _whole(lambda normal: Hyperplane(*normal)),
+    hyperparams=REQUIRED,
+)
+projection_halfspace = function(
+    "projection_halfspace",
+    "Nearest point with sum(a * x) <= b; ``hyperparams = (a, b)``.",
+    _whole(lambda normal: Halfspace(*normal)),
+    hyperparams=REQUIRED,
+)
+projection_affine_set = function(
+    "projection_affine_set",
+    "Nearest point with A @ x = b; ``hyperparams = (A, b)``.",
+    _leafwise(lambda system: AffineSet(*system)),
+    hyperparams=REQUIRED,
+)
