@@ -21,6 +21,7 @@ from nsimplicit.prox.groups import L2, GroupL2
 from nsimplicit.prox.halfspaces import Halfspace, Hyperplane, Hyperslab
 from nsimplicit.prox.hinges import Hinge, SmoothedHinge, SquaredHinge
 from nsimplicit.prox.huber import Huber
+from nsimplicit.prox.isotonic import Isotonic
 from nsimplicit.prox.log_sum import LogSum
 from nsimplicit.prox.logistic import CrossEntropy, Logistic
 from nsimplicit.prox.losses import Linear, SquaredL2, Zero
@@ -41,6 +42,7 @@ from nsimplicit.prox.sparse_groups import L1PlusGroupL2
 from nsimplicit.prox.spectral import LogDet
 from nsimplicit.prox.spheres import L1Sphere, L2Sphere
 from nsimplicit.prox.tilts import Regularize, Tilt
+from nsimplicit.prox.total_variation import TotalVariation1D
 
 __all__ = [
     "KL",
@@ -71,6 +73,7 @@ __all__ = [
     "Huber",
     "Hyperplane",
     "Hyperslab",
+    "Isotonic",
     "L0Ball",
     "L1Ball",
     "L1PlusGroupL2",
@@ -115,6 +118,7 @@ __all__ = [
     "Stiefel",
     "SumEigenvalues",
     "Tilt",
+    "TotalVariation1D",
     "Translate",
     "Zero",
     "ZeroCone",

@@ -11,7 +11,16 @@ import numpy as np
 import scipy.linalg
 
 from nsimplicit import primitives, prox
-from tests.cases import prox_cones, prox_losses, prox_low_rank, prox_norms, prox_rules, prox_sets, prox_spectral
+from tests.cases import (
+    prox_cones,
+    prox_losses,
+    prox_low_rank,
+    prox_norms,
+    prox_order,
+    prox_rules,
+    prox_sets,
+    prox_spectral,
+)
 from tests.cases.prox_row import Row, block, diagonals, ray, simplex_vertices
 
 
@@ -500,6 +509,7 @@ TOPICS: tuple[Any, ...] = (
     prox_losses,
     prox_low_rank,
     prox_norms,
+    prox_order,
     prox_rules,
     prox_sets,
     prox_spectral,

@@ -1,0 +1,142 @@
+"""The prox of a function of the differences along a chain: averages over blocks of neighbours.
+
+With the problem and the intervals [lower_i, upper_i] of :mod:`nsimplicit.prox.taut_string`, and the multipliers u_i of
+the pairs, 0 at both ends, the solution is
+
+    m_i (p_i - x_i) = u_i - u_{i-1},    lower_i <= u_i <= upper_i,
+    p_{i+1} > p_i  =>  u_i = upper_i,   p_{i+1} < p_i  =>  u_i = lower_i.
+
+A pair that is pooled, p_i = p_{i+1}, has its multiplier inside the interval. Given which pairs part, and at which end
+their multipliers are, p is the average over each block of y / m with y_i = m_i x_i + u_i - u_{i-1}: a formula that is
+differentiated as it stands.
+
+A pair is at a kink where p_i = p_{i+1} and u_i is at an end: nearby it parts, or is pooled. Ties of the input alone are
+no kink. The average over a block is the sum of that over the blocks its kinks would part it into, weighted, and of one
+contrast for each of these pairs: the difference d of the average of the next part and that of all parts before,
+times the vector that is M_next / M of -1 before, M_before / M of 1 in the next part. With d multiplied by a weight s,
+the Jacobian is between those of the two partitions; each d is a ``switch``.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nsimplicit import primitives, selections
+from nsimplicit.prox.boundary import change, snap
+from nsimplicit.prox.taut_string import parted
+
+NAMES = {"split": 1.0, "pooled": 0.0}
+
+
+def weight(selection: Any, where: str) -> Any:
+    """The weight on parting; None stays None, a default that a surrounding program may replace."""
+    return None if selection is None else selections.weight(selection, 0.0, where, NAMES)
+
+
+def pool(x: jax.Array, mass: jax.Array, limits: jax.Array, selection: Any, alike: jax.Array | None = None) -> jax.Array:
+    """p along the last axis.
+
+    Args:
+        x: array (..., n), of at least float32.
+        mass: array of the shape of x, positive.
+        limits: array (..., n - 1, 1) or (..., n - 1, 2): upper, and -lower; -lower is inf if it is left out.
+        selection: the weight on parting at a kink, as :func:`weight` has it.
+        alike: boolean array (..., n - 1): two equal entries that come in any order, so that a block of such
+            pairs alone is not pooled where its multipliers are zero.
+
+    Returns:
+        Array of the shape of x.
+    """
+    alike = jnp.zeros(limits.shape[:-1], bool) if alike is None else alike
+    rows = [a.reshape(-1, *a.shape[x.ndim - 1 :]) for a in (x, mass, limits, alike)]
+    one = functools.partial(_pool, selection)
+    out = one(*(row[0] for row in rows)) if len(rows[0]) == 1 else jax.vmap(one)(*rows)
+    return out.reshape(x.shape)
+
+
+def _pool(selection: Any, x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array) -> jax.Array:
+    if x.size < 2:
+        return x
+    margin, side = _pairs(*lax.stop_gradient((x, mass, limits)), alike)
+    flux = jnp.where(margin < 0, 0, _at_end(limits, side))
+    y = mass * x + _divergence(flux)
+    coarse, fine = _blocks(margin > 0), _blocks(margin >= 0)
+    inner = margin == 0
+    # The part that begins after each pair, and all of the block that is before it.
+    next_mass, next_y = (_total(a, fine)[fine[1:]] for a in (mass, y))
+    first = jax.ops.segment_min(jnp.arange(x.size), coarse, x.size, indices_are_sorted=True)[coarse[:-1]]
+    before_mass, before_y = (_between(a, first) for a in (mass, y))
+    before_mass, next_mass = jnp.where(inner, before_mass, 1), jnp.where(inner, next_mass, 1)
+    contrast = jnp.where(inner, change(next_y / next_mass - before_y / before_mass), 0)
+    zero = jnp.zeros_like(contrast)
+    d = primitives.switch(margin, contrast, zero, selection=selection, value=zero)
+    both = before_mass + next_mass
+    up = jax.ops.segment_sum(before_mass / both * d, fine[1:], x.size, indices_are_sorted=True)[fine]
+    down = jnp.cumsum(jnp.append(next_mass / both * d, 0)[::-1])[::-1]  # of the pairs to come, other blocks as well
+    last = jax.ops.segment_max(jnp.arange(x.size), coarse, x.size, indices_are_sorted=True)[coarse]
+    return (_total(y, coarse) / _total(mass, coarse, 1))[coarse] + up - (down - down[last])
+
+
+def _pairs(x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How far each pair is from its kink, > 0 parted and < 0 pooled, and the end its multiplier is at or near."""
+    side = parted(x, mass, limits)
+    fixed = jnp.all(limits[:, :1] == -limits[:, 1:], axis=-1) if limits.shape[-1] == 2 else jnp.zeros_like(alike)
+    cut = (side != 0) | fixed
+    block = _blocks(cut)
+    flux = jnp.where(cut, _at_end(limits, side), 0)
+    y, M = mass * x + _divergence(flux), _total(mass, block, 1)
+    sizes = _total(_size(mass * x) + _divergence(_size(flux), 1), block)
+    p, noise = (_total(y, block) / M)[block], (sizes / M)[block]
+    gap = snap(side * (p[1:] - p[:-1]), noise[1:] + noise[:-1])
+
+    def add(u: jax.Array, row: Any) -> tuple[jax.Array, jax.Array]:
+        change, cut, flux = row
+        u = jnp.where(cut, flux, u + change)
+        return u, u
+
+    u = lax.scan(add, jnp.zeros_like(x[0]), ((mass * (p - x))[:-1], cut, flux))[1]
+    slacks = limits - jnp.stack([u, -u][: limits.shape[-1]], axis=-1)
+    slack = snap(jnp.min(slacks, axis=-1), sizes[block][:-1])
+    side = jnp.where(cut, side, jnp.where(slacks[:, 0] <= slacks[:, -1], 1, -1))
+    # Rounding may have parted a pair that is in the wrong order, or pooled one beyond its interval.
+    margin = jnp.where(cut, jnp.where(gap > 0, gap, 0), -jnp.where(slack > 0, slack, 0))
+    margin = jnp.where(fixed, 1, margin)
+    together = _blocks(margin > 0)
+    bound = jax.ops.segment_max((~alike & (margin <= 0)).astype(jnp.int32), together[:-1], x.size)[together[:-1]]
+    return jnp.where(alike & (margin == 0) & (bound <= 0), 1, margin), side
+
+
+def _at_end(limits: jax.Array, side: jax.Array) -> jax.Array:
+    """The multiplier of a pair that has parted; where the sides have no order, of both, which are equal then."""
+    upper, lower = limits[:, 0], -limits[:, -1]
+    return jnp.where(side > 0, upper, jnp.where(side < 0, lower, (upper + lower) / 2))
+
+
+def _divergence(flux: jax.Array, sign: int = -1) -> jax.Array:
+    return jnp.append(flux, 0) + sign * jnp.append(0, flux)
+
+
+def _blocks(cut: jax.Array) -> jax.Array:
+    """The number of the block of each entry."""
+    return jnp.append(0, jnp.cumsum(cut))
+
+
+def _total(a: jax.Array, block: jax.Array, empty: Any = 0) -> jax.Array:
+    """The sum over each block; blocks that do not exist have another number, so that one may divide by it."""
+    total = jax.ops.segment_sum(a, block, a.size, indices_are_sorted=True)
+    return total if empty == 0 else jnp.where(jnp.arange(a.size) <= block[-1], total, empty)
+
+
+def _between(a: jax.Array, first: jax.Array) -> jax.Array:
+    """The sums of a from ``first`` to before each next entry."""
+    ahead = jnp.append(0, jnp.cumsum(a))
+    return ahead[1:-1] - ahead[first]
+
+
+def _size(x: jax.Array) -> jax.Array:
+    return jnp.where(x < 0, -x, x)
