@@ -24,6 +24,7 @@ from nsimplicit.implicit.rule import trace_equation
 from nsimplicit.linear_solvers.krylov import GMRES
 from nsimplicit.linear_solvers.operator import General, LinearSolver, Operator
 from nsimplicit.linear_solvers.short_recurrences import BiCGStab
+from nsimplicit.primitives.coupled import COUPLED
 
 DENSE_SIZE = 2048
 LEAST_SQUARES_SIZE = 512
@@ -194,8 +195,10 @@ def _blocked(kinked: Kinked, survey: Survey, active: np.ndarray, near: float) ->
     """What no selection of switches describes, in words; empty where nothing is in the way."""
     for i in np.flatnonzero(np.asarray(obstacles(kinked, survey, jnp.asarray(active), near))):
         name = kinked.name(int(i))
-        if name.startswith("norm "):
+        if kinked.operation(int(i)) == "norm":
             return f"{name} is at 0, where its derivatives fill a ball"
+        if kinked.operation(int(i)) == COUPLED:
+            return f"{name} shares its weight with other kinks: no selection of switches describes it"
         return f"{name} jumps here: the equation is discontinuous"
     if np.any(np.asarray(survey.crowd) <= near):
         return "more than six equal keys meet in a sort or a maximum"

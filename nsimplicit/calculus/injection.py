@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from nsimplicit.calculus.along import is_near
 from nsimplicit.calculus.cell import Cell
 from nsimplicit.calculus.expand import expand
-from nsimplicit.calculus.kink import Ordering, Switch, Treatment
+from nsimplicit.calculus.kink import Ordering, Site, Switch, Treatment
 from nsimplicit.calculus.liveness import is_float
 from nsimplicit.calculus.program import Program
 from nsimplicit.calculus.replay import Replay
@@ -192,10 +192,17 @@ class Kinked:
 
     def name(self, position: int) -> str:
         """What the kink at a position of the layout is, and where."""
+        site, entry, size = self._site(position)
+        return f"{site.name} at {site.place}" + (f", entry {entry}" if size > 1 else "")
+
+    def operation(self, position: int) -> str:
+        """The name of the operation of the kink at a position of the layout."""
+        return self._site(position)[0].name
+
+    def _site(self, position: int) -> tuple[Site, int, int]:
         for site, size in zip(self.sites, self.sizes, strict=True):
             if position < size:
-                entry = f", entry {position}" if size > 1 else ""
-                return f"{site.name} at {site.place}{entry}"
+                return site, position, size
             position -= size
         raise IndexError(position)
 

@@ -28,6 +28,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit.calculus.injection import Kinked, Survey
 from nsimplicit.calculus.program import Program, trace
+from nsimplicit.primitives.coupled import COUPLED
 
 
 @data
@@ -172,6 +173,10 @@ def _refuse(kinked: Kinked, survey: Survey, index: np.ndarray, tolerance: float)
         raise InputError(
             message("normal_form(fun)(x)", found, meaning, "write it with branches that agree where they meet")
         )
+    if shared := [i for i in index if kinked.operation(int(i)) == COUPLED]:
+        found = f"{kinked.name(int(shared[0]))} shares its weight with other kinks."
+        meaning = "Its derivative is not affine in each selection by itself: there is no switch normal form."
+        raise InputError(message("normal_form(fun)(x)", found, meaning, "selection=... of the object, for one element"))
     if np.any(np.asarray(survey.crowd) <= tolerance):
         found = "more than six equal keys meet in a sort or a maximum."
         meaning = "Their orders are too many to be told apart by switches."

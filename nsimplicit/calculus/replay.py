@@ -28,6 +28,7 @@ from nsimplicit.calculus.liveness import MOVES, is_float, opened, outputs, wante
 from nsimplicit.calculus.nested import HIGHER
 from nsimplicit.calculus.program import trace
 from nsimplicit.calculus.rules import mentions_kinks
+from nsimplicit.primitives.coupled import COUPLED
 
 PACKAGE = __file__.removesuffix("calculus/replay.py")
 
@@ -140,7 +141,11 @@ class Replay:
 
     def _kink(self, eqn: Any, cells: list[Cell]) -> list[Cell] | None:
         found = recognise.read(eqn, cells, self.place or place_of(eqn))
-        if found is None or not self.treatment.wants(found.operation, found.is_ordering):
+        if found is None:
+            return None
+        if not self.treatment.wants(found.operation, found.is_ordering):
+            if found.operation == COUPLED:
+                self.note(eqn, "its kinks share their weights, which selection=... of the object chooses")
             return None
         if found.rewritten is not None:
             return self.rewritten(eqn, cells, found.rewritten)

@@ -26,9 +26,10 @@ from nsimplicit.implicit.equation import Equation
 from nsimplicit.implicit.traced import Traced
 from nsimplicit.linear_solvers.dense import invert
 from nsimplicit.linear_solvers.operator import General, LinearSolver, Operator, accepted_error, quotient
+from nsimplicit.primitives.coupled import COUPLED
 
-NO_SWITCH = frozenset({"norm"})
-"""Kinks whose derivatives fill more than a segment: the norm at 0 has a ball of them."""
+NO_SWITCH = frozenset({"norm", COUPLED})
+"""Kinks that are no segment of their own: the norm at 0 has a ball of derivatives; some share their weights."""
 
 
 @data

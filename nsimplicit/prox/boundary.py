@@ -17,13 +17,14 @@ def change(x: Any) -> jax.Array:
 
 
 def snap(gap: jax.Array, size: Any) -> jax.Array:
-    """A distance to a kink, exactly zero where it is zero up to rounding in numbers of that size; a constant.
+    """A distance to a kink, exactly zero where it is zero up to rounding in numbers of that size.
 
     A kink one rounding error away would take its derivative from the error, not from the selection.
+    Its own derivative stays: which branch a direction enters is read off it.
     """
-    gap, size = lax.stop_gradient((gap, size))
+    fixed, size = lax.stop_gradient((gap, size))
     noise = 4 * jnp.finfo(gap.dtype).eps * size
-    return jnp.where((-noise <= gap) & (gap <= noise), 0, gap)
+    return jnp.where((-noise <= fixed) & (fixed <= noise), 0, fixed) + jnp.where(jnp.isfinite(fixed), change(gap), 0)
 
 
 def inside(selection: Any, where: str) -> Any:

@@ -11,6 +11,7 @@ from jax import lax
 
 from nsimplicit import primitives
 from nsimplicit._records import data, static
+from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import Function, as_float, fit, modulus, require
 from nsimplicit.prox.boundary import change, snap
 from nsimplicit.prox.threshold import direction, drift, find
@@ -32,10 +33,10 @@ def _lowered(x: jax.Array, total: jax.Array, slope: Any, selection: Any) -> jax.
     unit = direction(x)
 
     def cut(height: jax.Array) -> jax.Array:
-        return primitives.switch(-excess, jnp.zeros_like(height), height, selection=selection)
+        return coupled_switch(-excess, jnp.zeros_like(height), height, selection=selection)
 
     down = tau + drift(cut, y, tau, total[None], slope)
-    out = primitives.switch(-excess, x, unit * down, selection=selection, value=jnp.where(excess > 0, unit * tau, x))
+    out = coupled_switch(-excess, x, unit * down, selection=selection, value=jnp.where(excess > 0, unit * tau, x))
     # Nothing to take off, and the largest entries are at the kink: without a kink this is x, less what is to come.
     top = jnp.where(excess >= 0, unit, 0)
     share = (change(total) + tau * change(slope)) / jnp.sum(jnp.where(y > 0, excess >= 0, 1))

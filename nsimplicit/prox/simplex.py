@@ -12,6 +12,7 @@ from jax import lax
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
+from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import Set, concrete, fit, real, require
 from nsimplicit.prox.boundary import change, inside, snap
 from nsimplicit.prox.threshold import find_capped, positive_part
@@ -151,8 +152,8 @@ class CappedSimplex(Set):
 
         def restrict(moves: jax.Array, cap: Any, value: Any = None) -> jax.Array:
             """``moves`` between the bounds, 0 below them, ``cap`` above them."""
-            low = primitives.switch(excess, moves, jnp.zeros_like(moves), selection=selection, value=value)
-            return primitives.switch(room, low, jnp.broadcast_to(cap, low.shape), selection=selection, value=value)
+            low = coupled_switch(excess, moves, jnp.zeros_like(moves), selection=selection, value=value)
+            return coupled_switch(room, low, jnp.broadcast_to(cap, low.shape), selection=selection, value=value)
 
         # As in `threshold.drift`, with entries at their caps among the sum.
         _, q = jax.jvp(lambda moves: restrict(moves, 0.0), (excess,), (jnp.ones_like(excess),))

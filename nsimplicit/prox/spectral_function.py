@@ -28,6 +28,7 @@ from jax import lax
 
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
+from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import matmul, real
 from nsimplicit.prox.boundary import change, snap
 
@@ -150,7 +151,11 @@ def _switches(W: jax.Array, lam: jax.Array, V: jax.Array, C: jax.Array, selectio
     # How the eigenvalues move: which branch a direction enters is read off it.
     moves = jnp.diagonal(E, axis1=-2, axis2=-1)
     u = u + jnp.where(first, moves[..., :, None], moves[..., None, :])
-    return _turned_zero(primitives.switch(u, above, below, selection=selection, value=jnp.zeros_like(u)), V)
+    # A block of zeros has more derivatives than its pairs taken one by one: they turn together.
+    block = (jnp.sum(lam == 0, axis=-1) > 1)[..., None, None]
+    options: dict[str, Any] = {"selection": selection, "value": jnp.zeros_like(u)}
+    alone = primitives.switch(jnp.where(block, 1, u), above, below, **options)
+    return _turned_zero(jnp.where(block, coupled_switch(jnp.where(block, u, 1), above, below, **options), alone), V)
 
 
 @jax.custom_jvp

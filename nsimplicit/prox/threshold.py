@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nsimplicit import primitives
+from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import modulus
 from nsimplicit.prox.boundary import change, snap
 
@@ -79,7 +79,7 @@ def positive_part(y: jax.Array, total: jax.Array, selection: Any) -> jax.Array:
     excess, tau = find(y, total)
 
     def keep(above: jax.Array, value: Any = None) -> jax.Array:
-        return primitives.switch(excess, above, jnp.zeros_like(above), selection=selection, value=value)
+        return coupled_switch(excess, above, jnp.zeros_like(above), selection=selection, value=value)
 
     # Zero is added to what is known, with the derivatives.
     moved = excess + change(y) - drift(keep, y, tau, total)
