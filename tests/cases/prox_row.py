@@ -2,29 +2,17 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from nsimplicit.testing.case import Case
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """An object, points where its prox is smooth, and kinks with the limits of the Jacobians around them."""
 
-    name: str
-    make: Callable[..., Any]
-    value: Callable[..., float]
-    prox: Callable[..., Any]
-    points: tuple[Any, ...]
-    params: tuple[Any, ...] = ()
-    kinks: tuple[tuple[Any, list[np.ndarray]], ...] = ()
-    step: float = 0.5
-    selection: bool = True
-    formula: str = ""  # names of the parameters in the docstring's formula
-    space: Callable[..., Any] = lambda x: x  # the projection on the space where the function lives
-    at_bound: tuple[int, ...] = ()  # parameters that cannot decrease: their derivative is one-sided
-    curved: bool = False  # the prox is not affine, piece by piece, in point, step and parameters together
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row(Case):
+    """A case of the table; ``formula`` names the parameters in the formula of the docstring."""
+
+    formula: str = ""
 
 
 def diagonals(*entries):
