@@ -38,6 +38,7 @@ from nsimplicit.prox.second_order_cone import RotatedSecondOrderCone, SecondOrde
 from nsimplicit.prox.separable import SeparableSum
 from nsimplicit.prox.sets import Box, Nonnegative
 from nsimplicit.prox.simplex import CappedSimplex, Simplex, SparseSimplex
+from nsimplicit.prox.sorted_l1 import OSCAR, SLOPE
 from nsimplicit.prox.sparse_groups import L1PlusGroupL2
 from nsimplicit.prox.spectral import LogDet
 from nsimplicit.prox.spheres import L1Sphere, L2Sphere
@@ -50,7 +51,9 @@ __all__ = [
     "L1",
     "L2",
     "MCP",
+    "OSCAR",
     "SCAD",
+    "SLOPE",
     "Activation",
     "AffineSet",
     "Box",

@@ -53,6 +53,36 @@ def total_variation(x, s, w):
     return best(found, lambda p: np.sum(w * abs(np.diff(p))) + np.sum((p - x) ** 2) / 2)
 
 
+def sorted_l1(x, s, w):
+    """The best block averages of the sorted moduli, less their weights, cut off at zero."""
+    size, w = abs(x), s * np.broadcast_to(w, len(x))
+    order = np.argsort(-size, kind="stable")
+    z = size[order] - w
+    found = [
+        np.concatenate([np.full(len(b), max(np.mean(z[b]), 0)) for b in blocks]) for _, blocks in partitions(len(x))
+    ]
+    p = best([p for p in found if np.all(np.diff(p) <= 1e-15)], lambda p: np.sum((p - z) ** 2))
+    out = np.zeros_like(x)
+    out[order] = p * np.exp(1j * np.angle(x[order])) if np.iscomplexobj(x) else p * np.sign(x[order])
+    return out
+
+
+def on_a_line(n, l1, l2):
+    return l1 + l2 * np.arange(n)[::-1]
+
+
+def signed(matrix, signs):
+    return np.outer(signs, signs) * matrix
+
+
+def pairs(i, j, n):
+    """The Jacobians where two entries are averaged or not, and all others are zero."""
+    return [block(HALF, [i, j], n), block(np.eye(2), [i, j], n)]
+
+
+HALF = np.full((2, 2), 0.5)
+SOLE = np.diag([0.0, 0.0, 1.0, 0.0])
+
 ROWS = {
     "Isotonic": Row(
         "Isotonic",
@@ -97,6 +127,50 @@ ROWS = {
         (np.array([0.6, 0.3, 1.0]),),
         curved=True,
     ),
+    "SLOPE": Row(
+        "SLOPE",
+        prox.SLOPE,
+        lambda x, w: np.sum(w * np.sort(abs(x))[::-1]),
+        sorted_l1,
+        (V4, np.array([-2.0, 1.9, 0.3, 3.0]), np.array([1.5, -1.5, 0.4, 1.5]), np.array([0.3, 0.2, 0.2, 0.4])),
+        (np.array([3.0, 2.0, 1.0, 0.4]),),
+        (
+            # In the order -2.5, 2, 0.1, 0.1 the first two meet at 1.
+            (np.array([2.0, 0.1, -2.5, 0.1]), [signed(m, [1, 1, -1, 1]) for m in pairs(2, 0, 4)]),
+            # The block of 0.8 and 0.7 has the average 0; 3 is alone.
+            (np.array([0.8, -0.7, 3.0, 0.1]), [SOLE, signed(block(HALF, [0, 1], 4), [1, -1, 1, 1]) + SOLE]),
+        ),
+        curved=True,
+    ),
+    "SLOPE, equal weights": Row(
+        "SLOPE",
+        lambda w, **options: prox.SLOPE(w * np.array([1.0, 1.0, 1.0, 0.0]), **options),
+        lambda x, w: np.sum(np.array([w, w, w, 0.0]) * np.sort(abs(x))[::-1]),
+        lambda x, s, w: sorted_l1(x, s, np.array([w, w, w, 0.0])),
+        (np.array([-2.0, 2.0, 0.1, 0.9]),),
+        (1.2,),
+        # No kinks: ties of equal weights are as in the l1 norm, and the smallest entry has no weight.
+        ((np.array([2.0, -2.0, 0.9, 0.0]), [np.eye(4)]),),
+    ),
+    "SLOPE complex": Row(
+        "SLOPE",
+        prox.SLOPE,
+        lambda x, w: np.sum(w * np.sort(abs(x))[::-1]),
+        sorted_l1,
+        (np.array([0.6 - 1.1j, 0.1 + 0.2j, -1.3j]),),
+        (np.array([1.2, 0.5, 0.1]),),
+        curved=True,
+    ),
+    "OSCAR": Row(
+        "OSCAR",
+        prox.OSCAR,
+        lambda x, a, b: a * np.sum(abs(x)) + b * sum(max(abs(u), abs(v)) for u, v in itertools.combinations(x, 2)),
+        lambda x, s, a, b: sorted_l1(x, s, on_a_line(len(x), a, b)),
+        (V4, np.array([-2.0, 1.9, 0.3, 3.0])),
+        (0.3, 0.6),
+        ((np.array([2.0, 0.1, -2.3, 0.1]), [signed(m, [1, 1, -1, 1]) for m in pairs(2, 0, 4)]),),
+        curved=True,
+    ),
 }
 
 WRONG = {
@@ -109,6 +183,11 @@ WRONG = {
     "Isotonic, selection": (lambda: prox.Isotonic(selection="both").project(V4), "'split', 'pooled'"),
     "TotalVariation1D": (lambda: prox.TotalVariation1D(-1.0), ": weight is -1"),
     "TotalVariation1D, shapes": (lambda: prox.TotalVariation1D(np.ones(4))(V4), r"weight=...\).*\(4,\).*\(3,\)"),
+    "SLOPE, negative": (lambda: prox.SLOPE(np.array([1.0, -1.0])), "smallest of weights is -1"),
+    "SLOPE, rising": (lambda: prox.SLOPE(np.array([1.0, 1.5])), "the weights rise, by up to 0.5"),
+    "SLOPE, shapes": (lambda: prox.SLOPE(np.ones(3)).prox(V4, 1.0), r"shape \(3,\), and x has 4 entries"),
+    "OSCAR, l1": (lambda: prox.OSCAR(-1.0, 1.0), ": l1 is -1"),
+    "OSCAR, l2": (lambda: prox.OSCAR(1.0, -1.0), ": l2 is -1"),
 }
 
 COVERED = frozenset(f"prox.{row.name}" for row in ROWS.values())
