@@ -29,6 +29,18 @@ CELLS += [
     ("DR inverse covariance", "Anderson", "Neumann"),
     ("ADMM inverse covariance", "Nesterov", "Unrolled"),
 ]
+CELLS += [
+    (problem, solver, mode)
+    for problem in ("DY capped lasso", "CP trend filtering")
+    for solver, mode in (
+        ("Picard", "Piggyback"),
+        ("Picard", "Truncated"),
+        ("Picard", "Neumann"),
+        ("Anderson", "Implicit"),
+        ("Nesterov", "Unrolled, checkpoint"),
+        ("SemismoothNewton", "OneStep"),
+    )
+]
 THIN = {
     ("FB lasso", "Picard", "Implicit"),
     ("DR lasso, relaxation 1.5", "Nesterov", "Unrolled"),
@@ -36,6 +48,11 @@ THIN = {
     ("FB lasso", "SemismoothNewton", "Truncated"),
     ("DR lasso, relaxation 1.5", "Anderson", "Neumann"),
     ("DR inverse covariance", "Picard", "Implicit"),
+    ("DY capped lasso, exchanged and relaxed", "Picard", "Implicit"),
+    ("DY capped lasso", "Picard", "Piggyback"),
+    ("CP lasso", "Picard", "Unrolled"),
+    ("CP trend filtering by a function", "Picard", "Implicit"),
+    ("CP trend filtering", "Picard", "Neumann"),
 }
 
 

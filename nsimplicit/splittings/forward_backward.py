@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
-from nsimplicit._tree import Space, subtract
 from nsimplicit.implicit.equation import ProxStep
 from nsimplicit.prox.base import Function
 from nsimplicit.splittings.base import Prepared, Splitting, gradient_step, step_hessian
+from nsimplicit.splittings.steps import step_for
 
 
 @data
@@ -54,7 +52,7 @@ class ForwardBackward(Splitting):
                     "DouglasRachford(f, g, step), which takes the prox of both",
                 )
             )
-        step = self._step(z)
+        step = step_for(self.f, self.step, z)
         backward = self.g.prepare(step)
         forward = gradient_step(self.f, step)
         hessian = step_hessian(self.f, self.g, step, z)
@@ -64,29 +62,6 @@ class ForwardBackward(Splitting):
         """The factor max(|1 - step·mu|, |1 - step·L|)/(1 + step·mu_g), where f knows its L and g is convex."""
         if self.f.lipschitz is None or not self.g.is_convex:
             return None
-        step = self._step(z)
+        step = step_for(self.f, self.step, z)
         ends = (abs(float(1 - step * jnp.asarray(bound))) for bound in (self.f.strong_convexity, self.f.lipschitz))
         return max(ends) / float(1 + step * jnp.asarray(self.g.strong_convexity))
-
-    def _step(self, z: Any) -> Any:
-        if self.step is not None:
-            return self.step
-        f, z = lax.stop_gradient((self.f, z))
-        if f.lipschitz is not None:
-            bound = jnp.asarray(f.lipschitz)
-            return lax.stop_gradient(jnp.where(bound > 0, 1 / jnp.where(bound > 0, bound, 1), 1.0))
-        return lax.stop_gradient(_backtrack(f, z))
-
-
-def _backtrack(f: Function, z: Any) -> jax.Array:
-    """The first step 1, 1/2, 1/4, ... with a local Lipschitz bound along the gradient at z."""
-    space = Space()
-    slope = f.gradient(z)
-
-    def too_long(step: jax.Array) -> jax.Array:
-        move = jax.tree.map(lambda d: step.astype(d.dtype) * d, slope)
-        change = subtract(f.gradient(subtract(z, move)), slope)
-        return (space.norm(change) * 2 * step > space.norm(move)) & (step > 1e-12)
-
-    one = jnp.ones_like(space.norm(slope))
-    return lax.while_loop(too_long, lambda step: step / 2, one)

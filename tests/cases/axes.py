@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -18,9 +19,11 @@ import nsimplicit as nsi
 COVERED = frozenset(
     """fixed_point root Solution
     splittings.Splitting splittings.ForwardBackward splittings.DouglasRachford splittings.ADMM
+    splittings.DavisYin splittings.ChambollePock
     solvers.Solver solvers.Picard solvers.Anderson solvers.Nesterov solvers.SemismoothNewton
     derivatives.Derivative derivatives.Implicit derivatives.Unrolled derivatives.Piggyback derivatives.Truncated
-    derivatives.OneStep derivatives.Neumann""".split()
+    derivatives.OneStep derivatives.Neumann
+    testing.check_prox testing.check_projection testing.check_solver testing.check_splitting""".split()
 )
 
 prox, solvers, splittings, derivatives = nsi.prox, nsi.solvers, nsi.splittings, nsi.derivatives
@@ -110,6 +113,33 @@ def trend_answer(weight, data):
     return u, lambda d_weight, d_data: P @ (d_data - d_weight * D.T @ signs)
 
 
+CAP = 1.2
+
+
+def capped_lasso_answer(weight, data):
+    """The Lasso with |x| <= CAP by trying every pattern: an entry is free with a sign, zero, or at a bound."""
+    gram, correlation = MATRIX.T @ MATRIX, MATRIX.T @ data
+    for pattern in itertools.product((0.0, -1.0, 1.0, -CAP, CAP), repeat=6):
+        pattern = np.array(pattern)
+        on, signs = abs(pattern) == 1, np.sign(pattern)
+        x = np.where(on, 0.0, pattern)
+        x[on] = np.linalg.solve(gram[np.ix_(on, on)], (correlation - gram @ x - weight * signs)[on])
+        slope, capped = correlation - gram @ x, abs(pattern) == CAP
+        inside = np.all((abs(x[on]) < CAP - 0.01) & (x[on] * signs[on] > 0.01))
+        if inside and np.all(slope[capped] * signs[capped] > weight + 0.01):
+            if np.all(abs(slope[pattern == 0]) < weight - 0.01):
+                break
+    else:
+        raise AssertionError("no pattern fits: choose other data")
+
+    def tangent(d_weight, d_data):
+        dx = np.zeros(6)
+        dx[on] = np.linalg.solve(gram[np.ix_(on, on)], (MATRIX.T @ d_data)[on] - d_weight * signs[on])
+        return dx
+
+    return x, tangent
+
+
 COVARIANCE = np.array([[1.0, 0.5, 0.1, 0.0], [0.5, 1.5, 0.05, -0.4], [0.1, 0.05, 0.8, 0.1], [0.0, -0.4, 0.1, 1.2]])
 COVARIANCE_WEIGHT = 0.2
 
@@ -149,7 +179,7 @@ def covariance_answer(weight, data):
 
 
 def problem(make, z0, weight, data, answer):
-    return Problem(make, jnp.asarray(z0), (jnp.asarray(weight), jnp.asarray(data)), *answer(weight, data))
+    return Problem(make, jax.tree.map(jnp.asarray, z0), (jnp.asarray(weight), jnp.asarray(data)), *answer(weight, data))
 
 
 def lasso(make):
@@ -162,6 +192,22 @@ def least_squares(data):
 
 def douglas_rachford(relaxation):
     return lambda w, b: splittings.DouglasRachford(least_squares(b), prox.L1(w), 1 / BEST_PENALTY, relaxation)
+
+
+def davis_yin(order, relaxation):
+    def make(w, b):
+        g, h = (prox.L1(w), prox.Box(-CAP, CAP))[::order]
+        return splittings.DavisYin(least_squares(b), g, h, BEST_STEP, relaxation)
+
+    return lambda: problem(make, np.zeros(6), WEIGHT, DATA, capped_lasso_answer)
+
+
+def trend(make):
+    return problem(make, (np.zeros(7), np.zeros(5)), TREND_WEIGHT, SIGNAL, trend_answer)
+
+
+def second_differences(x):
+    return jnp.diff(x, n=2)
 
 
 PROBLEMS = {
@@ -192,6 +238,25 @@ PROBLEMS = {
         COVARIANCE_WEIGHT,
         COVARIANCE,
         covariance_answer,
+    ),
+    "DY capped lasso": davis_yin(1, 1.0),
+    "DY capped lasso, exchanged and relaxed": davis_yin(-1, 1.2),
+    "CP lasso": lambda: problem(
+        lambda w, b: splittings.ChambollePock(prox.L1(w), prox.Quadratic(1.0, -b), jnp.asarray(MATRIX)),
+        (np.zeros(6), np.zeros(12)),
+        WEIGHT,
+        DATA,
+        lasso_answer,
+    ),
+    "CP trend filtering": lambda: trend(
+        lambda w, y: splittings.ChambollePock(
+            prox.Quadratic(1.0, -y), prox.L1(w), jnp.asarray(DIFFERENCES), tau=0.5, theta=0.9
+        )
+    ),
+    "CP trend filtering by a function": lambda: trend(
+        lambda w, y: splittings.ChambollePock(
+            prox.LeastSquares(jnp.eye(7), y), prox.L1(w), second_differences, sigma=0.1
+        )
     ),
 }
 """Each is built when a test asks for it."""
