@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit import primitives, selections
+from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.boundary import change, snap
 from nsimplicit.prox.taut_string import parted
 
@@ -63,23 +64,41 @@ def _pool(selection: Any, x: jax.Array, mass: jax.Array, limits: jax.Array, alik
     if x.size < 2:
         return x
     margin, side = _pairs(*lax.stop_gradient((x, mass, limits)), alike)
-    flux = jnp.where(margin < 0, 0, _at_end(limits, side))
+    # A pair near its kink, and alone with that in its block, is opened from its side: analyses look at such kinks.
+    near = _size(margin) <= 2 * float(jnp.finfo(x.dtype).eps) ** 0.5 * jnp.max(_size(margin))
+    groups = _blocks((margin > 0) & ~near)[:-1]
+    sole = near & (jax.ops.segment_sum(near.astype(jnp.int32), groups, x.size)[groups] == 1)
+    flux = jnp.where((margin < 0) & ~sole, 0, _at_end(limits, side))
     y = mass * x + _divergence(flux)
-    coarse, fine = _blocks(margin > 0), _blocks(margin >= 0)
-    inner = margin == 0
+    coarse, fine = _blocks((margin > 0) & ~sole), _blocks((margin >= 0) | sole)
+    inner = (fine[1:] != fine[:-1]) & (coarse[1:] == coarse[:-1])
     # The part that begins after each pair, and all of the block that is before it.
     next_mass, next_y = (_total(a, fine)[fine[1:]] for a in (mass, y))
     first = jax.ops.segment_min(jnp.arange(x.size), coarse, x.size, indices_are_sorted=True)[coarse[:-1]]
     before_mass, before_y = (_between(a, first) for a in (mass, y))
-    before_mass, next_mass = jnp.where(inner, before_mass, 1), jnp.where(inner, next_mass, 1)
-    contrast = jnp.where(inner, change(next_y / next_mass - before_y / before_mass), 0)
-    zero = jnp.zeros_like(contrast)
-    d = primitives.switch(margin, contrast, zero, selection=selection, value=zero)
+    before_mass, next_mass = (jnp.where(inner, a, 1) for a in (before_mass, next_mass))
     both = before_mass + next_mass
+    average = (before_y + next_y) / both
+    part = jnp.where(inner, next_y / next_mass, average)
+    d = both / before_mass * _opened(margin, side, part, average, sole, near, selection)
     up = jax.ops.segment_sum(before_mass / both * d, fine[1:], x.size, indices_are_sorted=True)[fine]
     down = jnp.cumsum(jnp.append(next_mass / both * d, 0)[::-1])[::-1]  # of the pairs to come, other blocks as well
     last = jax.ops.segment_max(jnp.arange(x.size), coarse, x.size, indices_are_sorted=True)[coarse]
     return (_total(y, coarse) / _total(mass, coarse, 1))[coarse] + up - (down - down[last])
+
+
+def _opened(
+    margin: jax.Array, side: jax.Array, part: Any, average: Any, sole: Any, near: Any, selection: Any
+) -> jax.Array:
+    """How far the next part is from the average where pairs part: a switch for each, coupled where there are more."""
+    away, crowd = jnp.max(_size(margin)), near & ~sole
+    away = jnp.where(away > 0, away, 1)
+    u = jnp.where(crowd, away, margin) + jnp.where(sole, change(side * (part - average)), 0)
+    above, value = jnp.where(sole, part, average), jnp.where(sole & (margin > 0), part, average)
+    alone = primitives.switch(u, above, average, selection=selection, value=value)
+    u, above = jnp.where(crowd, margin, away), jnp.where(sole, average, part)
+    together = coupled_switch(u, above, average, selection=selection, value=average)
+    return (alone - average) + (together - average)
 
 
 def _pairs(x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array) -> tuple[jax.Array, jax.Array]:
