@@ -7,6 +7,7 @@ from nsimplicit.prox.activations import Activation, activation
 from nsimplicit.prox.affine import AffineSet
 from nsimplicit.prox.balls import L1Ball, L2Ball, LInfBall
 from nsimplicit.prox.base import Function, Set
+from nsimplicit.prox.box_section import BoxSection
 from nsimplicit.prox.cardinality import L0, L0Ball
 from nsimplicit.prox.cones import FreeCone, ZeroCone
 from nsimplicit.prox.conjugate import Conjugate
@@ -22,6 +23,7 @@ from nsimplicit.prox.halfspaces import Halfspace, Hyperplane, Hyperslab
 from nsimplicit.prox.hinges import Hinge, SmoothedHinge, SquaredHinge
 from nsimplicit.prox.huber import Huber
 from nsimplicit.prox.isotonic import Isotonic
+from nsimplicit.prox.largest import Maximum, SumLargest
 from nsimplicit.prox.log_sum import LogSum
 from nsimplicit.prox.logistic import CrossEntropy, Logistic
 from nsimplicit.prox.losses import Linear, SquaredL2, Zero
@@ -57,6 +59,7 @@ __all__ = [
     "Activation",
     "AffineSet",
     "Box",
+    "BoxSection",
     "CappedL1",
     "CappedSimplex",
     "Conjugate",
@@ -91,6 +94,7 @@ __all__ = [
     "LogDet",
     "LogSum",
     "Logistic",
+    "Maximum",
     "MoreauEnvelope",
     "Nonnegative",
     "NonnegativeL1",
@@ -120,6 +124,7 @@ __all__ = [
     "SquaredLInf",
     "Stiefel",
     "SumEigenvalues",
+    "SumLargest",
     "Tilt",
     "TotalVariation1D",
     "Translate",

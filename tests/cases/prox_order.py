@@ -9,6 +9,7 @@ import numpy as np
 
 from nsimplicit import prox
 from tests.cases.prox_row import Row, block
+from tests.cases.prox_sets import capped_simplex
 
 V4 = np.array([1.2, -0.3, 0.8, 2.0])
 
@@ -65,6 +66,16 @@ def sorted_l1(x, s, w):
     out = np.zeros_like(x)
     out[order] = p * np.exp(1j * np.angle(x[order])) if np.iscomplexobj(x) else p * np.sign(x[order])
     return out
+
+
+def sum_largest(x, s, k, w):
+    """By Moreau's decomposition: x less the nearest vector between 0 and s w with the sum k s w."""
+    return x - capped_simplex(x, s, k * s * w, s * w)
+
+
+def lowered(moving, n):
+    """The Jacobians where the entries of each group move together, and all others are kept."""
+    return [np.eye(n) - block(np.eye(len(m)) - 1 / max(len(m), 1), m, n) for m in moving]
 
 
 def on_a_line(n, l1, l2):
@@ -171,6 +182,39 @@ ROWS = {
         ((np.array([2.0, 0.1, -2.3, 0.1]), [signed(m, [1, 1, -1, 1]) for m in pairs(2, 0, 4)]),),
         curved=True,
     ),
+    "SumLargest": Row(
+        "SumLargest",
+        lambda w, **options: prox.SumLargest(2, w, **options),
+        lambda x, w: w * np.sum(np.sort(x)[-2:]),
+        lambda x, s, w: sum_largest(x, s, 2, w),
+        (V4, np.array([1.0, 1.3, 0.9, 3.0]), np.array([3.0, 4.0, 0.1, -1.0])),
+        (1.2,),
+        # An entry at tau = 0.7; one at tau + s w = 1.4.
+        (
+            (np.array([1.0, 1.0, 0.7, 1.9]), lowered(([0, 1], [0, 1, 2]), 4)),
+            (np.array([1.4, 1.1, 1.0, 0.9]), lowered(([0, 1, 2, 3], [1, 2, 3]), 4)),
+        ),
+        curved=True,
+    ),
+    "SumLargest, all": Row(
+        "SumLargest",
+        lambda w: prox.SumLargest(3, w),
+        lambda x, w: w * np.sum(x),
+        lambda x, s, w: x - s * w,
+        (V4[:3],),
+        (1.2,),
+        selection=False,
+    ),
+    "Maximum": Row(
+        "Maximum",
+        prox.Maximum,
+        lambda x, w: w * np.max(x),
+        lambda x, s, w: sum_largest(x, s, 1, w),
+        (V4, np.array([2.0, 1.9, -0.3, 1.8]), np.array([-2.0, -1.9, -2.3, -4.8])),
+        (1.2,),
+        ((np.array([1.6, 1.0, 1.0, 0.3]), lowered(([0], [0, 1], [0, 2], [0, 1, 2]), 4)),),
+        curved=True,
+    ),
 }
 
 WRONG = {
@@ -187,6 +231,11 @@ WRONG = {
     "SLOPE, rising": (lambda: prox.SLOPE(np.array([1.0, 1.5])), "the weights rise, by up to 0.5"),
     "SLOPE, shapes": (lambda: prox.SLOPE(np.ones(3)).prox(V4, 1.0), r"shape \(3,\), and x has 4 entries"),
     "OSCAR, l1": (lambda: prox.OSCAR(-1.0, 1.0), ": l1 is -1"),
+    "SumLargest, k": (lambda: prox.SumLargest(0), "k is 0"),
+    "SumLargest, too many": (lambda: prox.SumLargest(5)(V4), r"SumLargest\(5\).*x has 4 entries"),
+    "SumLargest, weight": (lambda: prox.SumLargest(1, -1.0), ": weight is -1"),
+    "Maximum": (lambda: prox.Maximum(-1.0), ": weight is -1"),
+    "Maximum, complex": (lambda: prox.Maximum().prox(1j * V4, 1.0), "complex128"),
     "OSCAR, l2": (lambda: prox.OSCAR(1.0, -1.0), ": l2 is -1"),
 }
 
