@@ -135,3 +135,22 @@ def test_lanes_and_second_order_on_the_support():
     second = [jax.vmap(jax.jacfwd(jax.grad(lambda w, z, s=s: value(w, z, s)))) for s in (RestrictedCholesky(), Dense())]
     got, expected = jax.jit(lambda w, z: [f(w, z) for f in second])(weights, states)
     np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("make", [sp.DouglasRachford, lambda f, g: sp.ADMM(f, g)], ids=["DR", "ADMM"])
+def test_functions_of_symmetric_matrices_keep_the_iterate_symmetric(make):
+    """Else many iterates stand for one solution: the tangent system is singular, and its derivative nan."""
+    C = jnp.array([[1.0, 0.5, 0.1], [0.5, 1.5, 0.0], [0.1, 0.0, 0.8]])
+    for f, g in ((px.LogDet(C), px.L1(0.2)), (px.LeastSquares(jnp.eye(3), C - 1), px.PSDCone())):
+        T = make(f, g)
+        skew = jnp.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+        np.testing.assert_allclose(T(C + skew), T(C), atol=1e-14)
+
+        def value(shift, T=T, f=f, g=g):
+            moved = make(px.Tilt(f, shift * jnp.eye(3)), g)
+            return nsi.fixed_point(moved, C, tol=1e-13, max_steps=5000).value
+
+        slope = jax.jit(jax.jacfwd(value))(0.1)
+        difference = (value(0.1 + 1e-5) - value(0.1 - 1e-5)) / 2e-5
+        np.testing.assert_allclose(slope, difference, atol=1e-6)
+        assert np.abs(slope).max() > 1e-2

@@ -66,6 +66,13 @@ class Function(abc.ABC):
         # JAX's convention for complex x is the conjugate of the direction of steepest ascent.
         return jax.tree.map(jnp.conj, jax.grad(self.__call__)(jax.tree.map(as_float, x)))
 
+    def subspace(self, x: Any) -> Any:
+        """The projection on the linear subspace the function lives on: symmetric matrices, say; x itself here.
+
+        Splittings stay on it: off it several iterates stand for one solution, and no derivative exists.
+        """
+        return x
+
     def hessian(self, x: Any) -> Any:
         """The Hessian at x where its blocks can be had, as a pytree with ``block(index)``; else None.
 

@@ -15,7 +15,7 @@ from nsimplicit._records import data, static
 from nsimplicit.prox.base import Function, Set, fit, real
 from nsimplicit.prox.boundary import change, inside
 from nsimplicit.prox.cones import indicator
-from nsimplicit.prox.spectral_function import Spectrum, positive_part, shifted, symmetric
+from nsimplicit.prox.spectral_function import Spectrum, matrix, positive_part, shifted, symmetric
 
 
 @data
@@ -53,6 +53,10 @@ class PSDCone(Set):
     """
 
     selection: Any = static(None)
+
+    def subspace(self, x: Any) -> jax.Array:
+        """The symmetric part."""
+        return _symmetric_part(x, "prox.PSDCone")
 
     def __call__(self, x: Any) -> jax.Array:
         """0 where the symmetric part of x is positive semidefinite, up to rounding; inf elsewhere."""
@@ -106,6 +110,10 @@ class SumEigenvalues(Function):
             found = f"k is {self.k!r}."
             raise InputError(message("prox.SumEigenvalues(k)", found, "It counts eigenvalues.", "k=1, the largest"))
 
+    def subspace(self, x: Any) -> jax.Array:
+        """The symmetric part."""
+        return _symmetric_part(x, "prox.SumEigenvalues")
+
     def _spectrum(self, x: Any) -> Spectrum:
         spectrum = symmetric(x, "prox.SumEigenvalues")
         n = spectrum.lam.shape[-1]
@@ -149,6 +157,11 @@ class SumEigenvalues(Function):
             )
 
         return prox
+
+
+def _symmetric_part(x: Any, where: str) -> jax.Array:
+    wide = matrix(x, where, square=True)
+    return ((wide + wide.mT) / 2).astype(real(x, where).dtype)
 
 
 def _trace(x: jax.Array) -> jax.Array:

@@ -64,6 +64,10 @@ class Translate(Function):
         shift = jnp.broadcast_to(self.shift, jnp.shape(f.P)[:1] or jnp.shape(self.shift))
         return dataclasses.replace(f, q=f.q - f.product(shift))
 
+    def subspace(self, x: Any) -> Any:
+        """That of f, shifted."""
+        return self._move(self.fun.subspace(self._move(x, -1)), 1)
+
     def hessian(self, x: Any) -> Any:
         """That of f at x - shift."""
         return self.fun.hessian(self._move(x, -1))
@@ -108,6 +112,7 @@ class PreScale(Function):
     scale: Any
 
     is_convex, is_smooth, is_separable = (inherited(f"is_{x}") for x in ("convex", "smooth", "separable"))
+    subspace = inherited("subspace")
     strong_convexity = property(lambda self: self.scale**2 * self.fun.strong_convexity)
 
     def __post_init__(self) -> None:
@@ -169,6 +174,7 @@ class PostScale(Function):
     scale: Any
 
     is_convex, is_smooth, is_separable = (inherited(f"is_{x}") for x in ("convex", "smooth", "separable"))
+    subspace = inherited("subspace")
     strong_convexity = property(lambda self: self.scale * self.fun.strong_convexity)
 
     def __post_init__(self) -> None:

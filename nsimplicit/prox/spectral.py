@@ -51,6 +51,10 @@ class LogDet(Function):
         if jnp.ndim(self.C):
             _square(jnp.shape(self.C), "C")
 
+    def subspace(self, x: Any) -> jax.Array:
+        """The symmetric part."""
+        return _symmetric(x).astype(real(x, "prox.LogDet").dtype)
+
     def __call__(self, x: Any) -> jax.Array:
         """The value at x; inf unless the symmetric part of x is positive definite."""
         x = _symmetric(x)

@@ -52,6 +52,7 @@ class Tilt(Function):
     c: Any
 
     is_convex, is_smooth, is_separable = (inherited(f"is_{x}") for x in ("convex", "smooth", "separable"))
+    subspace = inherited("subspace")
     strong_convexity, lipschitz = inherited("strong_convexity"), inherited("lipschitz")
 
     def __post_init__(self) -> None:
@@ -119,6 +120,7 @@ class Regularize(Function):
     center: Any = 0.0
 
     is_convex, is_smooth, is_separable = (inherited(f"is_{x}") for x in ("convex", "smooth", "separable"))
+    subspace = inherited("subspace")
     strong_convexity = property(lambda self: self.fun.strong_convexity + extreme(jnp.min, self.rho))
 
     def __post_init__(self) -> None:

@@ -87,6 +87,8 @@ class ADMM(Splitting):
             return choose_u(c - t - 2 * b), v, b
 
         def apply(t: Any) -> Any:
+            if self.A is None and self.B is None:
+                t = self.f.subspace(self.g.subspace(t))
             u, _, b = split(t)
             return left(u) - c + t + b
 

@@ -66,8 +66,8 @@ class Splitting(Problem):
 
 
 def gradient_step(f: Function, step: Any) -> Map:
-    """x -> x - step·grad f(x)."""
-    return lambda x: jax.tree.map(lambda x, d: x - jnp.asarray(step, x.dtype) * d, x, f.gradient(x))
+    """x -> x - step·grad f(x), on the subspace f lives on."""
+    return lambda x: jax.tree.map(lambda x, d: x - jnp.asarray(step, x.dtype) * d, f.subspace(x), f.gradient(x))
 
 
 def step_hessian(f: Function, g: Function, step: Any, z: Any, point: Map | None = None) -> Map | None:

@@ -59,6 +59,7 @@ class DouglasRachford(Splitting):
         resolve_f, resolve_g = self.f.prepare(self.step), self.g.prepare(self.step)
 
         def apply(y: Any) -> Any:
+            y = self.f.subspace(self.g.subspace(y))
             x = resolve_g(y)
             u = resolve_f(jax.tree.map(lambda a, b: 2 * a - b, x, y))
             return jax.tree.map(lambda y, u, x: y + jnp.asarray(self.relaxation, y.dtype) * (u - x), y, u, x)

@@ -9,10 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from nsimplicit._errors import InputError, message
 from nsimplicit.prox.base import Function, Set, require_function
 from nsimplicit.testing import prox_laws as laws
 from nsimplicit.testing.case import Case, itself
+from nsimplicit.testing.precision import require_64
 
 
 def check_prox(
@@ -53,7 +53,7 @@ def check_prox(
         ...     nsi.testing.check_prox(nsi.prox.L1(0.7), [np.array([0.9, -1.7, 0.1])])
     """
     require_function(g, "check_prox")
-    _require_64("check_prox")
+    require_64("check_prox")
     case = _case(g, points, step, kinks, value, prox, space)
     smooth = (laws.ascends,) if g.is_smooth and g.is_convex else ()
     for law in (*laws.FOR_ALL, *(laws.FOR_CONVEX if g.is_convex else ()), *smooth):
@@ -114,16 +114,3 @@ def _case(g: Function, points: Any, step: float, kinks: Any, value: Any, prox: A
         space,
         own_differences=True,
     )
-
-
-def _require_64(where: str) -> None:
-    if not jax.config.read("jax_enable_x64"):
-        raise InputError(
-            message(
-                f"testing.{where}(...)",
-                "64-bit numbers are off.",
-                "The laws are compared to rounding, and derivatives with differences, which float32 has no digits for.",
-                'jax.config.update("jax_enable_x64", True)',
-                "with jax.enable_x64(True): around the call",
-            )
-        )
