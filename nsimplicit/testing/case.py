@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nsimplicit._tree import is_float, substitute
 from nsimplicit.prox.base import Function
 
 
@@ -139,6 +140,13 @@ def unpacker(x: Any) -> Callable[[Any], Any]:
         return tree.unflatten(out)
 
     return unpack
+
+
+def floats(tree: Any) -> tuple[list[jax.Array], Callable[[Any], Any]]:
+    """The floating-point leaves of a tree, as arrays, and the tree with others in their place."""
+    leaves = jax.tree.leaves(tree)
+    places = [i for i, x in enumerate(leaves) if is_float(x)]
+    return [jnp.asarray(leaves[i]) for i in places], lambda values: substitute(tree, places, values)
 
 
 def draws(rng: np.random.Generator, case: Case, x: Any, count: int, scale: float = 1.0) -> list[Any]:

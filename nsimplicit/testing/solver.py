@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._tree import is_float
 from nsimplicit.derivatives.unrolled import Unrolled
 from nsimplicit.fixed_point import fixed_point, root
 from nsimplicit.implicit.equation import Problem
@@ -18,7 +17,7 @@ from nsimplicit.prox.norms import L1
 from nsimplicit.prox.quadratic import LeastSquares
 from nsimplicit.solvers.base import Solver
 from nsimplicit.splittings.forward_backward import ForwardBackward
-from nsimplicit.testing.case import pack, unpacker
+from nsimplicit.testing.case import floats, pack, unpacker
 from nsimplicit.testing.precision import require_64
 
 MIX = ((0.3, -0.4, 0.1), (0.2, 0.1, -0.3), (0.0, 0.4, 0.2))
@@ -121,18 +120,13 @@ def _check_decorated(solver: Any, args: tuple[Any, ...], tolerance: float) -> No
         end = apply(end)
     off = np.linalg.norm(pack(equation.residual(z, end))) / (1 + np.linalg.norm(pack(z)))
     assert off <= tolerance, f"{name}: what it returns misses its equation by {off:.1e}"
-    leaves, tree = jax.tree.flatten(args)
-    moving = [i for i, x in enumerate(leaves) if is_float(x)]
+    theta, rebuild = floats(args)
 
     def value(theta: Any) -> Any:
-        filled = list(leaves)
-        for i, t in zip(moving, theta, strict=True):
-            filled[i] = t
-        out = solver(*tree.unflatten(filled))
+        out = solver(*rebuild(theta))
         return out[0] if getattr(solver, "has_aux", False) else out
 
     rng = np.random.default_rng(0)
-    theta = [jnp.asarray(leaves[i], float) for i in moving]
     tangent = [jnp.asarray(rng.normal(size=np.shape(t))) for t in theta]
     weights = unpacker(z)(rng.normal(size=pack(z).size))
     moved = pack(jax.jvp(value, (theta,), (tangent,))[1])

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nsimplicit._tree import is_float
 from nsimplicit.derivatives.implicit import Implicit
 from nsimplicit.fixed_point import fixed_point
 from nsimplicit.splittings.base import Splitting
-from nsimplicit.testing.case import pack, unpacker
+from nsimplicit.testing.case import floats, pack, unpacker
 from nsimplicit.testing.precision import require_64
 
 SOLVED, STEP = 1e-13, 1e-5
@@ -51,19 +50,12 @@ def check_splitting(
     """
     require_64("check_splitting")
     rng, name = np.random.default_rng(0), type(T).__name__
-    leaves, tree = jax.tree.flatten(T)
-    moving = [i for i, x in enumerate(leaves) if is_float(x)]
+    theta, rebuild = floats(T)
 
-    def made(values: Any) -> Splitting:
-        filled = list(leaves)
-        for i, value in zip(moving, values, strict=True):
-            filled[i] = value
-        return tree.unflatten(filled)
+    def solve(theta: Any) -> Any:
+        return fixed_point(rebuild(theta), z0, derivative=Implicit(), tol=SOLVED, max_steps=max_steps)
 
-    def solve(values: Any) -> Any:
-        return fixed_point(made(values), z0, derivative=Implicit(), tol=SOLVED, max_steps=max_steps)
-
-    theta, run = [jnp.asarray(leaves[i]) for i in moving], jax.jit(solve)
+    run = jax.jit(solve)
     found = run(theta)
     assert bool(jnp.all(found.converged)), f"{name}: no convergence in {max_steps} steps"
     _holds(T, found.z, name)
