@@ -1,8 +1,9 @@
 """Differentiate solvers that JAX cannot see into: scikit-learn's and SciPy's.
 
 You learn: `nsi.host` makes a NumPy function callable under jit and vmap; `custom_root` and `custom_fixed_point` give
-it the derivative of the equation its answer satisfies, in both modes and every order. The solver may iterate, branch
-or call Fortran: it is run, never differentiated.
+it the derivative of the equation its answer satisfies, in both modes and every order; told which splitting a solution
+belongs to, they solve the tangent system by its structure. The solver may iterate, branch or call Fortran: it is run,
+never differentiated.
 """
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 from sklearn.datasets import load_breast_cancer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import Lasso, LogisticRegression
 
 import nsimplicit as nsi
 
@@ -61,6 +62,29 @@ rate = 1 / (1 - e * jnp.cos(x))  # by hand
 print(f"\nSciPy's brentq on Kepler's equation\n  dx/dM   {first:.12f}   by hand {rate:.12f}")
 print(f"  d²x/dM² {second:.12f}   by hand {-e * jnp.sin(x) * rate**3:.12f}")
 assert jnp.allclose(first, rate, rtol=1e-12) and jnp.allclose(second, -e * jnp.sin(x) * rate**3, rtol=1e-12)
+
+
+# scikit-learn again. With the class of a splitting for an equation, the solution's structure is known: the derivative
+# of a Lasso factors a matrix of its support, however many features there are.
+def sparse_fit(A, b, weight):
+    model = Lasso(alpha=float(weight) / len(b), fit_intercept=False, tol=1e-12, max_iter=10**5)
+    return model.fit(A, b).coef_
+
+
+@nsi.custom_fixed_point(nsi.splittings.ForwardBackward)
+def lasso(x0, f, g):
+    return nsi.host(sparse_fit, like=x0)(f.A, f.b, g.weight)
+
+
+def fitted(weight):
+    x = lasso(jnp.zeros(X.shape[1]), nsi.prox.LeastSquares(X, sign), nsi.prox.L1(weight))
+    return jnp.sum(x**2)
+
+
+slope, quotient = jax.jit(jax.grad(fitted))(20.0), (fitted(20.01) - fitted(19.99)) / 0.02
+print(f"\nscikit-learn's Lasso, d|x|²/dweight\n  {slope:.8f}   difference quotient {quotient:.8f}")
+assert jnp.allclose(slope, quotient, rtol=1e-4)
+
 
 # A solver that solves another problem than its equation (here: another scaling) cannot hide.
 wrong = nsi.custom_root(lambda w, penalty: gradient(w, 5 * penalty), init_argnum=None)(
