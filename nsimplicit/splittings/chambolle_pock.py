@@ -109,25 +109,38 @@ class ChambollePock(Splitting):
 
         return Prepared(FixedPoint((apply,)), lambda z: z[0])
 
-    def contraction(self, z: Any) -> float | None:
-        """1 - (1 - q)/sqrt(cond M), q the factor in the norm of M, where f and g* know their curvature.
+    def rate(self, z: Any) -> float | None:
+        """The factor with which T contracts in the norm of M, where f and g* are strongly convex; else None.
 
-        For theta = 1, a matrix A and tau·sigma·‖A‖² < 1 the map contracts in that norm with q = 1/(1 + e),
-        e = min(tau·mu_f, sigma/L_g)/(1 + sqrt(tau·sigma)·‖A‖): a proximal point step for a strongly
-        monotone operator (Rockafellar 1976). What is returned is in the Euclidean norm what certificates
-        need of it, ‖(I - T')v‖ >= (1 - factor)·‖v‖; T itself need not contract in that norm.
+        For theta = 1, a matrix A and tau·sigma·‖A‖² < 1 it is 1/(1 + e) with
+        e = min(tau·mu_f, sigma/L_g)/(1 + sqrt(tau·sigma)·‖A‖): a proximal point step for an operator
+        whose strong monotonicity is e in that norm (Rockafellar 1976).
         """
+        known = self._metric(z)
+        return known and known[0]
+
+    def contraction(self, z: Any) -> float | None:
+        """:meth:`rate` times sqrt(cond M), the same in the Euclidean norm, where that is below 1.
+
+        It is for weak coupling only: ‖A‖ less than the curvature of f and g*, and short steps.
+        """
+        known = self._metric(z)
+        factor = 1.0 if known is None else known[0] * math.sqrt(known[1])
+        return factor if factor < 1 else None
+
+    def _metric(self, z: Any) -> tuple[float, float] | None:
+        """The factor in the norm of M, and the condition number of M."""
         if callable(self.A) or self.g.lipschitz is None or not self.f.is_convex or float(self.theta) != 1:
             return None
         x, y = self._pair(z)
         tau, sigma = map(float, self._steps(x, y))
         size = float(norm(self.A, lambda x: x, lambda y: y, x))
-        if tau * sigma * size**2 >= 1:
-            return None
         curvature = min(tau * float(self.f.strong_convexity), sigma * float(Conjugate(self.g).strong_convexity))
-        gain = curvature / (1 + math.sqrt(tau * sigma) * size)
+        if tau * sigma * size**2 >= 1 or curvature <= 0:
+            return None
         middle, radius = (1 / tau + 1 / sigma) / 2, math.hypot((1 / tau - 1 / sigma) / 2, size)
-        return 1 - gain / (1 + gain) * math.sqrt((middle - radius) / (middle + radius))
+        gain = curvature / (1 + math.sqrt(tau * sigma) * size)
+        return 1 / (1 + gain), (middle + radius) / (middle - radius)
 
     def _steps(self, x: Any, y: Any) -> tuple[Any, Any]:
         if self.tau is not None and self.sigma is not None:
