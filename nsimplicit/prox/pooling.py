@@ -53,6 +53,8 @@ def pool(x: jax.Array, mass: jax.Array, limits: jax.Array, selection: Any, alike
     Returns:
         Array of the shape of x.
     """
+    if x.shape[-1] < 2:
+        return x
     alike = jnp.zeros(limits.shape[:-1], bool) if alike is None else alike
     rows = [a.reshape(-1, *a.shape[x.ndim - 1 :]) for a in (x, mass, limits, alike)]
     one = functools.partial(_pool, selection)
@@ -61,8 +63,6 @@ def pool(x: jax.Array, mass: jax.Array, limits: jax.Array, selection: Any, alike
 
 
 def _pool(selection: Any, x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array) -> jax.Array:
-    if x.size < 2:
-        return x
     margin, side = _pairs(*lax.stop_gradient((x, mass, limits)), alike)
     # A pair near its kink, and alone with that in its block, is opened from its side: analyses look at such kinks.
     near = _size(margin) <= 2 * float(jnp.finfo(x.dtype).eps) ** 0.5 * jnp.max(_size(margin))

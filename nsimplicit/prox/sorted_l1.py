@@ -13,6 +13,7 @@ from jax import lax
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
+from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import Function, as_float, concrete, modulus, require
 from nsimplicit.prox.boundary import snap
 from nsimplicit.prox.pooling import pool, weight
@@ -36,16 +37,27 @@ def _prox(x: jax.Array, weights: jax.Array, selection: Any) -> jax.Array:
     # Two entries with equal weights are never out of order.
     alike = weights[1:] == weights[:-1]
     z = -pool(weights - y, jnp.ones_like(y), jnp.zeros_like(y[1:, None]), selection, alike)
-    fixed, size, total = lax.stop_gradient((z, y + weights, weights))
-    block = jnp.append(0, jnp.cumsum(fixed[1:] != fixed[:-1]))
-    size, total = (jax.ops.segment_max(c, block, y.size, indices_are_sorted=True)[block] for c in (size, total))
-    # Where no weight is taken off there is no kink at zero: the prox is the identity there.
-    margin = jnp.where(total > 0, snap(fixed, size), 1)
-    kept = primitives.switch(margin, z, jnp.zeros_like(z), selection=selection, value=jnp.where(margin > 0, z, 0))
+    kept = _cut_off(z, *lax.stop_gradient((z, y + weights, weights)), selection)
     kept = jnp.zeros_like(kept).at[order].set(kept, unique_indices=True)
     unit = direction(flat)
     unit = unit if jnp.iscomplexobj(flat) else jnp.where(flat == 0, 1, unit)
     return (unit * kept.astype(unit.dtype)).astype(x.dtype).reshape(x.shape)
+
+
+def _cut_off(z: jax.Array, fixed: jax.Array, size: jax.Array, taken: jax.Array, selection: Any) -> jax.Array:
+    """max(z, 0) for averages over blocks: a switch for an entry that is a block, coupled in a larger one."""
+    block = jnp.append(0, jnp.cumsum(fixed[1:] != fixed[:-1]))
+    size, taken = (jax.ops.segment_max(c, block, z.size, indices_are_sorted=True)[block] for c in (size, taken))
+    sole = jax.ops.segment_sum(jnp.ones_like(block), block, z.size, indices_are_sorted=True)[block] == 1
+    largest = jnp.max(size)
+    away = jnp.where(largest > 0, largest, 1)
+    # Where no weight is taken off there is no kink at zero: the prox is the identity there.
+    u, zero = jnp.where(taken > 0, snap(z, size), away), jnp.zeros_like(z)
+    positive, fallen = lax.stop_gradient(u) > 0, jnp.where(sole, zero, z)
+    value = jnp.where(positive, fixed, lax.stop_gradient(fallen))
+    alone = primitives.switch(jnp.where(sole, u, away), z, fallen, selection=selection, value=value)
+    value = jnp.where(positive, fixed, 0)
+    return coupled_switch(jnp.where(sole, away, u), alone, zero, selection=selection, value=value)
 
 
 @data

@@ -56,7 +56,8 @@ def parted(x: jax.Array, mass: jax.Array, limits: jax.Array) -> jax.Array:
         sign = way.astype(x.dtype)
         limit, more, pull = table[turn]
         slope, offset = lines[0]
-        beyond = (way * (rows[0] - rows[1]) >= 0) & (slope * sign * knot[0] + offset >= limit)
+        # A left end stops before the knot of the right end of its node, where an interval of one point would have both.
+        beyond = (way * (rows[0] - rows[1]) >= (1 - way) // 2) & (slope * sign * knot[0] + offset >= limit)
         end = (limit - offset) / slope
         # Written at every step; the last one counts. Steps that are left over write to the last row.
         ends = ends.at[turn].set(sign * end)
