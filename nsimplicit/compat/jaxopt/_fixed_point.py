@@ -10,12 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._errors import InputError, message
+from nsimplicit._records import config
 from nsimplicit._tree import Space, partition, subtract
 from nsimplicit.compat.jaxopt._arrays import size
 from nsimplicit.compat.jaxopt.base import IterativeSolver, OptStep
-from nsimplicit.implicit.equation import FixedPoint
-from nsimplicit.implicit.process import Bound
-from nsimplicit.implicit.traced import trace_equation
 from nsimplicit.solvers import Anderson
 
 
@@ -114,14 +112,14 @@ class AndersonAcceleration(IterativeSolver):
 
     def init_state(self, init_params: Any, *args: Any, **kwargs: Any) -> AndersonState:
         """An empty history."""
-        problem, vector, _ = self._bound(init_params, args, kwargs)
+        problem, vector, _ = self._problem(init_params, args, kwargs)
         history = Anderson(memory=self.history_size).init(problem, vector, Space())
         aux = _apply(self, init_params, args, kwargs)[1] if self.has_aux else None
         return AndersonState(jnp.asarray(0), jnp.asarray(jnp.inf), history, aux, jnp.asarray(0))
 
     def update(self, params: Any, state: Any, *args: Any, **kwargs: Any) -> OptStep:
         """One mixed step; its parameters are a plain T of the point that mixing chose."""
-        problem, _, combine = self._bound(params, args, kwargs)
+        problem, _, combine = self._problem(params, args, kwargs)
         history = Anderson(memory=self.history_size).step(problem, state.history, Space())
         error = size(subtract(history.image, state.history.z))
         aux = _apply(self, combine(state.history.z), args, kwargs)[1] if self.has_aux else None
@@ -136,12 +134,17 @@ class AndersonAcceleration(IterativeSolver):
         """T."""
         return lambda x, args, kwargs: _apply(self, x, args, kwargs)[0], (args, kwargs)
 
-    def _bound(self, params: Any, args: tuple, kwargs: dict) -> tuple[Bound, Any, Callable[[Any], Any]]:
+    def _problem(self, params: Any, args: tuple, kwargs: dict) -> tuple[Any, Any, Callable[[Any], Any]]:
         """T as this package's solvers see it, the vector of ``params``, and the way back."""
-        params = jax.tree.map(jnp.asarray, params)
-        equation = FixedPoint((lambda x: _apply(self, x, args, kwargs)[0],))
-        traced, *_ = trace_equation(equation, params, Space(), "AndersonAcceleration")
-        return Bound(traced, traced.consts), *partition(params)
+        vector, combine = partition(jax.tree.map(jnp.asarray, params))
+        return _Map(lambda v: partition(_apply(self, combine(v), args, kwargs)[0])[0]), vector, combine
+
+
+@config
+class _Map:
+    """All that Anderson's method asks of an equation; it is not traced, so that ``jit=False`` means it."""
+
+    map: Callable[[Any], Any]
 
 
 def _apply(solver: FixedPointIteration | AndersonAcceleration, x: Any, args: tuple, kwargs: dict) -> tuple[Any, Any]:

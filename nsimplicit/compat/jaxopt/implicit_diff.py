@@ -6,6 +6,7 @@ solution. They do here too, and are told so once; ``on_failure=`` chooses, and s
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable
@@ -71,7 +72,7 @@ def custom_root(
         0.25
     """
     return root_decorator(
-        optimality_fun, has_aux, None, _named(reference_signature), derivative=rule(solve, on_failure)
+        _positional(optimality_fun), has_aux, None, _named(reference_signature), derivative=rule(solve, on_failure)
     )
 
 
@@ -96,7 +97,7 @@ def custom_fixed_point(
         A decorator.
     """
     return fixed_point_decorator(
-        fixed_point_fun, has_aux, None, _named(reference_signature), derivative=rule(solve, on_failure)
+        _positional(fixed_point_fun), has_aux, None, _named(reference_signature), derivative=rule(solve, on_failure)
     )
 
 
@@ -212,6 +213,21 @@ def _known(fun: Callable[..., Any], sol: Any, solve: Any, on_failure: str | None
         return sol
 
     return root_decorator(fun, derivative=rule(solve, on_failure), init_argnum=None)(root)
+
+
+def _positional(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """``fun`` called by position where its signature allows: it may be an ``f(x, *args)`` in disguise."""
+    try:
+        signature = inspect.signature(fun)
+    except (TypeError, ValueError):
+        return fun
+
+    @functools.wraps(fun)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        return fun(*bound.args, **bound.kwargs)
+
+    return call
 
 
 def _named(reference: Any) -> Callable[..., Any] | None:

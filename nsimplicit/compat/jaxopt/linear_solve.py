@@ -5,7 +5,8 @@ All of them take pytrees, are differentiable, and know ``ridge`` (adds ridge·x 
 jaxopt has 1e-5), ``maxiter`` and, for GMRES, ``restart``. ``atol``, ``M`` and ``solve_method`` are
 accepted and ignored.
 
-    solve_lu, solve_cholesky, solve_inv, solve_qr   linear_solvers.Dense
+    solve_lu, solve_cholesky, solve_inv, solve_qr,
+    solve_iterative_refinement                      linear_solvers.Dense
     solve_cg                                        linear_solvers.CG
     solve_normal_cg                                 linear_solvers.NormalCG; ridge goes on the normal equations
     solve_gmres, solve_bicgstab                     linear_solvers.GMRES, linear_solvers.BiCGStab
@@ -31,6 +32,7 @@ __all__ = [
     "solve_cholesky",
     "solve_gmres",
     "solve_inv",
+    "solve_iterative_refinement",
     "solve_lu",
     "solve_normal_cg",
     "solve_qr",
@@ -95,6 +97,7 @@ solve_lu = _function("solve_lu", _dense, "with the matrix built from products an
 solve_cholesky = _function("solve_cholesky", _dense, "as solve_lu does")
 solve_inv = _function("solve_inv", _dense, "as solve_lu does")
 solve_qr = _function("solve_qr", _dense, "as solve_lu does")
+solve_iterative_refinement = _function("solve_iterative_refinement", _dense, "as solve_lu does, which refines once")
 solve_cg = _function("solve_cg", _cg, "by conjugate gradients, A symmetric and definite")
 solve_gmres = _function("solve_gmres", _gmres, "by GMRES")
 solve_bicgstab = _function("solve_bicgstab", _bicgstab, "by stabilised biconjugate gradients")
@@ -148,6 +151,7 @@ _MAKE: dict[Any, Make] = {
     solve_cholesky: _dense,
     solve_inv: _dense,
     solve_qr: _dense,
+    solve_iterative_refinement: _dense,
     solve_cg: _cg,
     solve_normal_cg: _normal_cg,
     solve_gmres: _gmres,

@@ -1,15 +1,18 @@
 """jaxopt's projections ``projection_*(x, hyperparams)``, by the sets of :mod:`nsimplicit.prox`.
 
-They are called as there and have the same values. Derivatives are those of the sets: one convention
-at kinks, and right where jaxopt's were nan or wrong.
+They are called as there and have the same values, and the same derivatives at kinks, but where jaxopt's
+were nan.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from nsimplicit.compat.jaxopt._table import REQUIRED, function
@@ -68,13 +71,26 @@ def _radius(cls: Callable[..., Set]) -> Callable[..., Set]:
     return lambda radius: cls(1.0 if radius is None else radius)
 
 
+_l1_ball = functools.partial(L1Ball, selection="inside")
+_l2_ball = functools.partial(L2Ball, selection="inside")
+
+
+def _shifted(x: Any, value: Any) -> Any:
+    """The projection on a simplex does not see a shift, and numbers near zero have more digits."""
+    x = jnp.asarray(x)
+    return Simplex(1.0 if value is None else value).project(x - lax.stop_gradient(jnp.max(x)))
+
+
 def _sparse_simplex(x: Any, max_nz: int, approximate: bool, value: Any) -> Any:
     del approximate
     return SparseSimplex(max_nz, 1.0 if value is None else value).project(x)
 
 
 projection_non_negative = function(
-    "projection_non_negative", "Nearest point with x >= 0.", _leafwise(lambda _: Nonnegative()), hyperparams=None
+    "projection_non_negative",
+    "Nearest point with x >= 0.",
+    _leafwise(lambda _: Nonnegative(selection="outside")),
+    hyperparams=None,
 )
 projection_box = function(
     "projection_box",
@@ -85,9 +101,7 @@ projection_box = function(
 projection_hypercube = function(
     "projection_hypercube", "Nearest point with 0 <= x <= unit.", _leafwise(lambda unit: Box(0.0, unit)), unit=1.0
 )
-projection_simplex = function(
-    "projection_simplex", "Nearest x >= 0 with sum(x) = value.", _leafwise(_radius(Simplex)), value=1.0
-)
+projection_simplex = function("projection_simplex", "Nearest x >= 0 with sum(x) = value.", _shifted, value=1.0)
 projection_sparse_simplex = function(
     "projection_sparse_simplex",
     "Nearest x >= 0 with sum(x) = value and at most max_nz entries; ``use_approx_max_nz`` is ignored: always exact.",
@@ -100,13 +114,13 @@ projection_l1_sphere = function(
     "projection_l1_sphere", "Nearest point with sum(abs(x)) = value.", _leafwise(_radius(L1Sphere)), value=1.0
 )
 projection_l1_ball = function(
-    "projection_l1_ball", "Nearest point with sum(abs(x)) <= max_value.", _leafwise(_radius(L1Ball)), max_value=1.0
+    "projection_l1_ball", "Nearest point with sum(abs(x)) <= max_value.", _leafwise(_radius(_l1_ball)), max_value=1.0
 )
 projection_l2_sphere = function(
     "projection_l2_sphere", "Nearest point with norm(x) = value.", _whole(_radius(L2Sphere)), value=1.0
 )
 projection_l2_ball = function(
-    "projection_l2_ball", "Nearest point with norm(x) <= max_value.", _whole(_radius(L2Ball)), max_value=1.0
+    "projection_l2_ball", "Nearest point with norm(x) <= max_value.", _whole(_radius(_l2_ball)), max_value=1.0
 )
 projection_linf_ball = function(
     "projection_linf_ball", "Nearest point with abs(x) <= max_value.", _leafwise(_radius(LInfBall)), max_value=1.0

@@ -1,7 +1,7 @@
 """jaxopt's proximal operators ``prox_*(x, hyperparams, scaling)``, by the objects of :mod:`nsimplicit.prox`.
 
-They are called as there and have the same values. Derivatives are those of the objects: at kinks the
-selection they document, and right where jaxopt's were nan or wrong.
+They are called as there and have the same values, and the same derivatives at kinks, but where jaxopt's
+were nan or wrong.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ prox_ridge = function(
 prox_non_negative_ridge = function(
     "prox_non_negative_ridge",
     "The prox of ``l2reg / 2 * sum(x**2)`` on x >= 0.",
-    leafwise(lambda l2reg: Regularize(Nonnegative(), _or_one(l2reg))),
+    leafwise(lambda l2reg: Regularize(Nonnegative(selection="outside"), _or_one(l2reg))),
     l2reg=1.0,
     scaling=1.0,
 )
