@@ -83,9 +83,12 @@ def test_a_numpy_step_does_not_promote_a_float32_loop():
         nsi.splittings.ForwardBackward(f, g, np.float64(0.5)),
         nsi.splittings.DouglasRachford(f, g, np.float64(0.5)),
         nsi.splittings.ADMM(f, g, step=np.float64(0.5)),
+        nsi.splittings.DavisYin(f, g, nsi.prox.Zero(), np.float64(0.5), np.float64(1.1)),
+        nsi.splittings.ChambollePock(f, g, np.eye(3), np.float64(0.5), np.float64(0.8), np.float64(0.9)),
     ):
-        solution = nsi.fixed_point(T, jnp.zeros(3, jnp.float32))
-        assert solution.value.dtype == T(solution.z).dtype == jnp.float32
+        z0 = jnp.zeros(3, jnp.float32)
+        solution = nsi.fixed_point(T, (z0, z0) if isinstance(T, nsi.splittings.ChambollePock) else z0)
+        assert {x.dtype for x in jax.tree.leaves((solution.value, T(solution.z)))} == {jnp.dtype(jnp.float32)}
         np.testing.assert_allclose(solution.value, 0.9, rtol=1e-4)  # tolerance 2.4e-5 over 1 - factor
 
 

@@ -82,11 +82,24 @@ ROWS = {
         FixedPoint,
         False,
     ),
+    "DY": (
+        lambda w, b: sp.DavisYin(px.LeastSquares(A, b), px.L1(w), px.Box(-0.2, 0.2), 0.02),
+        12,
+        FixedPoint,
+        False,
+    ),
+    "CP": (
+        lambda w, b: sp.ChambollePock(px.Quadratic(2.0, b[0] * jnp.arange(12.0)), px.L1(w), jnp.diff),
+        (12, 11),
+        FixedPoint,
+        False,
+    ),
 }
 
 
 def start(n):
-    return 0.1 * jnp.cos(jnp.arange(float(n)))
+    """A vector of n numbers; of a tuple, one for each."""
+    return tuple(map(start, n)) if isinstance(n, tuple) else 0.1 * jnp.cos(jnp.arange(float(n)))
 
 
 @pytest.mark.parametrize("name", ROWS)
