@@ -1,7 +1,8 @@
 """Write your own prox: the pinball function, an l1 norm whose price above zero is not that below.
 
 You learn: a function with a prox is two functions, or a class of ten lines; its parameters are differentiated like
-any argument; and what is built from `nsi` primitives has selections at its kinks.
+any argument; what is built from `nsi` primitives has selections at its kinks; and `nsi.testing.check_prox` runs the
+laws of a prox over it.
 """
 
 from dataclasses import dataclass, field
@@ -79,3 +80,8 @@ for name, a, row, exact in zip(data.feature_names, w, slopes + 0, closed + 0, st
     print(f"{name:5}{a:11.3f}{row[0]:9.5f}{exact[0]:13.5f}{row[1]:11.5f}{exact[1]:13.5f}")
 assert np.allclose(slopes, closed, rtol=1e-10, atol=0)
 assert np.allclose(jax.jacfwd(lambda prices: solve(prices, short))(prices), closed, rtol=1e-10, atol=0)
+
+# Every other law at once, derivatives in the prices and the step among them; at two kinks, their four combinations.
+kink, vertices = jnp.array([0.8, -0.2, 2.0]), [np.diag([a, b, 1.0]) for a in (0, 1) for b in (0, 1)]
+nsi.testing.check_prox(g, [np.array([0.5, -1.7, 2.0])], step=step, kinks=[(kink, vertices)])
+print("\nPinball obeys the laws of a prox.")
