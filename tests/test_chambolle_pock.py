@@ -41,6 +41,19 @@ def metric(A, tau, sigma):
     return np.block([[np.eye(n) / tau, -A.T], [-A, np.eye(m) / sigma]])
 
 
+@pytest.mark.parametrize("turn", [1.0, 1.0 + 0.5j], ids=["real", "complex"])
+@pytest.mark.parametrize("wrap", [lambda A: A, lambda A: functools.partial(jnp.matmul, A)], ids=["matrix", "function"])
+def test_one_step_by_hand(turn, wrap):
+    rng, w, tau, sigma, theta = np.random.default_rng(2), 0.4, 0.3, 0.6, 0.8
+    matrix, b, x, y = (turn * rng.normal(size=shape) for shape in ((4, 6), 6, 6, 4))
+    T = CP(P.Translate(P.SquaredL2(1.0), b), P.L1(w), wrap(matrix), tau, sigma, theta)
+    new = (x - tau * matrix.conj().T @ y + tau * b) / (1 + tau)
+    ahead = y + sigma * matrix @ (new + theta * (new - x))
+    got = T((jnp.asarray(x), jnp.asarray(y)))
+    np.testing.assert_allclose(got[0], new, rtol=1e-12)
+    np.testing.assert_allclose(got[1], ahead / np.maximum(1, abs(ahead) / w), rtol=1e-12)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def images(make, numbers, pairs):
     T = make(*numbers)
