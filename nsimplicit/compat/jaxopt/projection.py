@@ -19,6 +19,7 @@ from nsimplicit.compat.jaxopt._table import REQUIRED, function
 from nsimplicit.prox import (
     AffineSet,
     Box,
+    BoxSection,
     Halfspace,
     Hyperplane,
     L1Ball,
@@ -35,6 +36,7 @@ from nsimplicit.prox import (
 __all__ = [
     "projection_affine_set",
     "projection_box",
+    "projection_box_section",
     "projection_halfspace",
     "projection_hypercube",
     "projection_hyperplane",
@@ -124,6 +126,13 @@ projection_l2_ball = function(
 )
 projection_linf_ball = function(
     "projection_linf_ball", "Nearest point with abs(x) <= max_value.", _leafwise(_radius(LInfBall)), max_value=1.0
+)
+projection_box_section = function(
+    "projection_box_section",
+    "Nearest point with lo <= x <= hi and sum(w * x) = c; ``hyperparams = (lo, hi, w, c)``, always checked.",
+    lambda x, hyperparams, check_feasible: BoxSection(*hyperparams).project(x),
+    hyperparams=REQUIRED,
+    check_feasible=False,
 )
 projection_hyperplane = function(
     "projection_hyperplane",
