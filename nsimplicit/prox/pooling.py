@@ -55,14 +55,16 @@ def pool(x: jax.Array, mass: jax.Array, limits: jax.Array, selection: Any, alike
     """
     if x.shape[-1] < 2:
         return x
-    alike = jnp.zeros(limits.shape[:-1], bool) if alike is None else alike
-    rows = [a.reshape(-1, *a.shape[x.ndim - 1 :]) for a in (x, mass, limits, alike)]
+    arrays = (x, mass, limits) if alike is None else (x, mass, limits, alike)
+    rows = [a.reshape(-1, *a.shape[x.ndim - 1 :]) for a in arrays]
     one = functools.partial(_pool, selection)
     out = one(*(row[0] for row in rows)) if len(rows[0]) == 1 else jax.vmap(one)(*rows)
     return out.reshape(x.shape)
 
 
-def _pool(selection: Any, x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array) -> jax.Array:
+def _pool(
+    selection: Any, x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array | None = None
+) -> jax.Array:
     margin, side = _pairs(*lax.stop_gradient((x, mass, limits)), alike)
     # A pair near its kink, and alone with that in its block, is opened from its side: analyses look at such kinks.
     near = _size(margin) <= 2 * float(jnp.finfo(x.dtype).eps) ** 0.5 * jnp.max(_size(margin))
@@ -73,18 +75,18 @@ def _pool(selection: Any, x: jax.Array, mass: jax.Array, limits: jax.Array, alik
     coarse, fine = _blocks((margin > 0) & ~sole), _blocks((margin >= 0) | sole)
     inner = (fine[1:] != fine[:-1]) & (coarse[1:] == coarse[:-1])
     # The part that begins after each pair, and all of the block that is before it.
-    next_mass, next_y = (_total(a, fine)[fine[1:]] for a in (mass, y))
-    first = jax.ops.segment_min(jnp.arange(x.size), coarse, x.size, indices_are_sorted=True)[coarse[:-1]]
-    before_mass, before_y = (_between(a, first) for a in (mass, y))
+    (parts, begins, _), (block, first, last) = _totals(fine, mass, y), _totals(coarse, mass, y)
+    next_mass, next_y = parts[1:].T
+    ahead = jnp.append(jnp.zeros((1, 2), x.dtype), jnp.cumsum(jnp.stack([mass, y], axis=-1), axis=0), axis=0)
+    before_mass, before_y = (ahead[1:-1] - ahead[first[:-1]]).T
     before_mass, next_mass = (jnp.where(inner, a, 1) for a in (before_mass, next_mass))
     both = before_mass + next_mass
     average = (before_y + next_y) / both
     part = jnp.where(inner, next_y / next_mass, average)
     d = both / before_mass * _opened(margin, side, part, average, sole, near, selection)
-    up = jax.ops.segment_sum(before_mass / both * d, fine[1:], x.size, indices_are_sorted=True)[fine]
+    up = jnp.append(0, before_mass / both * d)[begins]
     down = jnp.cumsum(jnp.append(next_mass / both * d, 0)[::-1])[::-1]  # of the pairs to come, other blocks as well
-    last = jax.ops.segment_max(jnp.arange(x.size), coarse, x.size, indices_are_sorted=True)[coarse]
-    return (_total(y, coarse) / _total(mass, coarse, 1))[coarse] + up - (down - down[last])
+    return block[:, 1] / block[:, 0] + up - (down - down[last])
 
 
 def _opened(
@@ -101,16 +103,16 @@ def _opened(
     return (alone - average) + (together - average)
 
 
-def _pairs(x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _pairs(x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """How far each pair is from its kink, > 0 parted and < 0 pooled, and the end its multiplier is at or near."""
     side = parted(x, mass, limits)
-    fixed = jnp.all(limits[:, :1] == -limits[:, 1:], axis=-1) if limits.shape[-1] == 2 else jnp.zeros_like(alike)
+    fixed = jnp.all(limits[:, :1] == -limits[:, 1:], axis=-1) if limits.shape[-1] == 2 else side == 2
     cut = (side != 0) | fixed
     block = _blocks(cut)
     flux = jnp.where(cut, _at_end(limits, side), 0)
-    y, M = mass * x + _divergence(flux), _total(mass, block, 1)
-    sizes = _total(_size(mass * x) + _divergence(_size(flux), 1), block)
-    p, noise = (_total(y, block) / M)[block], (sizes / M)[block]
+    y, size = mass * x + _divergence(flux), _size(mass * x) + _divergence(_size(flux), 1)
+    M, y, size = _totals(block, mass, y, size)[0].T
+    p, noise = y / M, size / M
     gap = snap(side * (p[1:] - p[:-1]), noise[1:] + noise[:-1])
 
     def add(u: jax.Array, row: Any) -> tuple[jax.Array, jax.Array]:
@@ -120,14 +122,16 @@ def _pairs(x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array) -
 
     u = lax.scan(add, jnp.zeros_like(x[0]), ((mass * (p - x))[:-1], cut, flux))[1]
     slacks = limits - jnp.stack([u, -u][: limits.shape[-1]], axis=-1)
-    slack = snap(jnp.min(slacks, axis=-1), sizes[block][:-1])
+    slack = snap(jnp.min(slacks, axis=-1), size[:-1])
     side = jnp.where(cut, side, jnp.where(slacks[:, 0] <= slacks[:, -1], 1, -1))
     # Rounding may have parted a pair that is in the wrong order, or pooled one beyond its interval.
     margin = jnp.where(cut, jnp.where(gap > 0, gap, 0), -jnp.where(slack > 0, slack, 0))
     margin = jnp.where(fixed, 1, margin)
-    together = _blocks(margin > 0)
-    bound = jax.ops.segment_max((~alike & (margin <= 0)).astype(jnp.int32), together[:-1], x.size)[together[:-1]]
-    return jnp.where(alike & (margin == 0) & (bound <= 0), 1, margin), side
+    if alike is None:
+        return margin, side
+    together = _blocks(margin > 0)[:-1]
+    bound = jax.ops.segment_sum((~alike & (margin <= 0)).astype(jnp.int32), together, x.size)[together]
+    return jnp.where(alike & (margin == 0) & (bound == 0), 1, margin), side
 
 
 def _at_end(limits: jax.Array, side: jax.Array) -> jax.Array:
@@ -145,16 +149,13 @@ def _blocks(cut: jax.Array) -> jax.Array:
     return jnp.append(0, jnp.cumsum(cut))
 
 
-def _total(a: jax.Array, block: jax.Array, empty: Any = 0) -> jax.Array:
-    """The sum over each block; blocks that do not exist have another number, so that one may divide by it."""
-    total = jax.ops.segment_sum(a, block, a.size, indices_are_sorted=True)
-    return total if empty == 0 else jnp.where(jnp.arange(a.size) <= block[-1], total, empty)
-
-
-def _between(a: jax.Array, first: jax.Array) -> jax.Array:
-    """The sums of a from ``first`` to before each next entry."""
-    ahead = jnp.append(0, jnp.cumsum(a))
-    return ahead[1:-1] - ahead[first]
+def _totals(block: jax.Array, *columns: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """For each entry the sums over its block, one column each, and the first and last entry of the block."""
+    table = jnp.stack([*columns, jnp.ones_like(columns[0])], axis=-1)
+    sums = jax.ops.segment_sum(table, block, block.size, indices_are_sorted=True)
+    count = lax.stop_gradient(sums[:, -1]).astype(jnp.int32)
+    stop = jnp.cumsum(count)
+    return sums[block, :-1], (stop - count)[block], stop[block] - 1
 
 
 def _size(x: jax.Array) -> jax.Array:
