@@ -25,6 +25,9 @@ PACKAGES = (
     "ott-jax",
     "celer",
     "scikit-learn",
+    "pyproximal",
+    "scico",
+    "cvxpy",
 )
 
 
