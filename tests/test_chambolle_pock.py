@@ -177,6 +177,22 @@ def test_an_image_and_its_gradient_as_a_tree():
     np.testing.assert_allclose(slope, (ahead - behind) / 2e-5, atol=1e-6)
 
 
+def test_the_dual_solution_need_not_be_unique():
+    """Two equal rows, both at the kink: y is any pair with one sum. The matrix is singular, dx exists."""
+    rows, b = jnp.array([[1.0, -1.0], [1.0, -1.0], [0.0, 1.0]]), jnp.array([3.0, 2.9])
+
+    def solve(w, derivative):
+        T = denoising(w, b, rows)
+        return nsi.fixed_point(T, T.start(b), tol=1e-13, max_steps=5000, derivative=derivative).value
+
+    krylov = nsi.derivatives.Implicit(nsi.linear_solvers.GMRES())
+    slopes = jax.jit(lambda w: [jax.jacfwd(solve)(w, krylov), jax.jacrev(solve)(w, krylov)], compiler_options=QUICK)
+    np.testing.assert_allclose(slopes(0.2), -0.5, atol=1e-9)  # both entries are (b1 + b2 - w)/2
+    carried = jax.jit(lambda w: jax.jacfwd(solve)(w, nsi.derivatives.Piggyback()), compiler_options=QUICK)
+    np.testing.assert_allclose(carried(0.2), -0.5, atol=1e-9)
+    assert jnp.isnan(jax.jit(jax.jacfwd(solve), static_argnums=1)(0.2, nsi.derivatives.Implicit())).all()
+
+
 def test_lanes():
     weights = jnp.array([0.1, 0.3, 1.0])
 

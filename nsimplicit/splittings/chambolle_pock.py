@@ -37,6 +37,10 @@ class ChambollePock(Splitting):
     (x, y), y a solution of the dual problem; the solution is x. :meth:`start` makes a state from an x.
     It converges for theta in (1/2, 1] and tau·sigma·‖A‖² < 4/(1 + 2·theta).
 
+    Where y is not unique (A has dependent rows at a kink of g) I - T' is singular, though x has a
+    derivative. ``Implicit(linear_solvers.GMRES())`` and ``Piggyback()`` give it; the default, which
+    factors small matrices, then gives nan by its guard.
+
     Args:
         f: function with a prox.
         g: convex function with a prox, of A x.
