@@ -156,13 +156,13 @@ def test_derivatives_at_kinks(case):
 @pytest.mark.parametrize("name, x", [("l1_ball", jnp.array([0.6, -0.4])), ("l2_ball", jnp.array([0.6, -0.8]))])
 def test_on_the_sphere_of_a_ball(name, x):
     for m in (ours, theirs):
-        close(jax.jacrev(getattr(m.projection, f"projection_{name}"))(x, 1.0), np.eye(2))
+        close(jax.jit(jax.jacrev(getattr(m.projection, f"projection_{name}")))(x, 1.0), np.eye(2))
 
 
 def test_a_simplex_far_away():
     """jaxopt's test: the sum of the projection of numbers of size 1e9 in float32 is not lost."""
     x = 1e9 * jnp.array(RNG.normal(size=50), jnp.float32)
-    jac = jax.jacrev(ours.projection.projection_simplex)(x)
+    jac = jax.jit(jax.jacrev(ours.projection.projection_simplex))(x)
     assert float(ours.projection.projection_simplex(x).sum()) == 1.0 and np.isfinite(jac).all()
 
 
@@ -292,7 +292,7 @@ def singular(x, t):
 
 def slope_of_singular(**options):
     solver = ours.implicit_diff.custom_root(singular, **options)(lambda init, t: jnp.array([t, 0.0]))
-    return jax.jacrev(lambda t: solver(None, t))(1.0)
+    return jax.jit(jax.jacrev(lambda t: solver(None, t)))(1.0)
 
 
 def test_a_singular_system_gives_a_number_and_one_warning(monkeypatch):
