@@ -5,6 +5,7 @@ Everything drawn is computed: proxes by the objects, derivatives by ``jax.grad``
 
 import io
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from nsimplicit import prox
 IMAGES = Path(__file__).parent / "images"
 DPI = 110
 BLUE, ORANGE, GREEN = "#0072b2", "#d55e00", "#009e73"
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,
@@ -89,7 +90,7 @@ def on_the_line(functions):
         column[0].set_title(name)
         value(column[0], x, np.asarray(jax.vmap(g)(x)))
         column[1].axline((0, 0), slope=1, color="0.85", lw=1)
-        after_prox(*column[1:], x, lambda u, g=g: g.prox(u, 1.0))
+        after_prox(column[1], column[2], x, lambda u, g=g: g.prox(u, 1.0))
         column[2].set(xticks=(-2, 0, 2), ylim=(-0.12, 1.7), yticks=(0, 1))
         column[1].set(ylim=(-SPAN, SPAN), yticks=(-2, 0, 2))
         column[0].set(ylim=(-1, 3), yticks=(0, 2))
@@ -196,7 +197,7 @@ def vectors():
     panels = {
         "TotalVariation1D(1)": (prox.TotalVariation1D(1.0), steps),
         "Isotonic()": (prox.Isotonic(), steps),
-        "SLOPE(1.5, …, 0)": (prox.SLOPE(np.linspace(1.5, 0, 10)), few),
+        "SLOPE(2¼, 2, …, 0)": (prox.SLOPE(np.linspace(2.25, 0, 10)), few),
         "SumLargest(3)": (prox.SumLargest(3), few),
         "Maximum(2)": (prox.Maximum(2.0), few),
         "LInf(2)": (prox.LInf(2.0), few),
