@@ -54,7 +54,7 @@ def who_is_right(operator: Operator, peer: str, x: np.ndarray, ours: np.ndarray,
     if not np.all(np.isfinite(theirs)):
         return "nsimplicit: the peer is not finite"
     low, high = operator.objective(ours, x), operator.objective(theirs, x)
-    said = f"{low:.6g} against {high:.6g}" if np.isfinite(high) else "the peer leaves the set"
+    said = f"objective {low:.5g}, the peer's {high - low:+.1e}" if np.isfinite(high) else "the peer leaves the set"
     winner = "nsimplicit" if low < high - RESOLVED else "peer" if high < low - RESOLVED else "undecided"
     best = by_cvxpy(operator, x) if operator.convex is not None and peer != "CVXPY" else None
     if best is not None:
