@@ -303,3 +303,11 @@ def test_objects_cross_transformations():
     with pytest.raises(ValueError, match="weight is -1"):
         prox.L1(-1.0)
     assert prox.LogDet(C).C is C
+
+
+def test_far_from_zero_a_simplex_is_not_empty():
+    """At 1e9 in float32 numbers are 64 apart: the largest takes everything, and its Jacobian is finite."""
+    x = jnp.array([1e9, 1e9 - 640, 1e9 - 64], jnp.float32)
+    project = prox.Simplex(1.0).project
+    np.testing.assert_array_equal(jax.jit(project)(x), [1, 0, 0])
+    np.testing.assert_array_equal(jax.jit(jax.jacrev(project))(x), np.zeros((3, 3)))

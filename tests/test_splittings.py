@@ -137,3 +137,14 @@ def test_problems_a_splitting_cannot_take():
     with pytest.raises(nsi.NsimplicitError, match="prox"):
         smooth = nsi.prox.smooth(lambda x: jnp.sum(x**2))
         nsi.fixed_point(nsi.splittings.DouglasRachford(smooth, g, 1.0), jnp.zeros(2))
+
+
+def test_a_smooth_function_is_convex_only_where_the_user_says_so():
+    """f = -x²/2, g = x²/2 + |x|: T' = 1 off the kink, whatever factor its constants would give to a convex f."""
+    g = nsi.prox.ElasticNet(0.0, 1.0)
+    concave = nsi.prox.smooth(lambda x: -jnp.sum(x**2) / 2, lipschitz=1.0)
+    T = nsi.splittings.ForwardBackward(concave, g, 0.5)
+    np.testing.assert_allclose(jax.jacobian(T)(jnp.ones(2)), np.eye(2), atol=1e-12)
+    assert T.contraction(jnp.ones(2)) is None and nsi.certify(T)(jnp.zeros(2)).verdict != "regular"
+    said = nsi.prox.smooth(lambda x: jnp.sum(x**2) / 2, lipschitz=1.0, is_convex=True)
+    np.testing.assert_allclose(nsi.splittings.ForwardBackward(said, g, 0.5).contraction(jnp.ones(2)), 1 / 1.5)

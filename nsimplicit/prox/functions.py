@@ -22,6 +22,7 @@ class Smooth(Function):
     fun: Callable[..., Any] = static(kw_only=False)
     args: tuple[Any, ...] = ()
     lipschitz: Any = dataclasses.field(default=None, kw_only=True)
+    is_convex: bool = static(False)
 
     is_smooth = True
 
@@ -46,7 +47,7 @@ class Smooth(Function):
         )
 
 
-def smooth(fun: Callable[..., Any], *args: Any, lipschitz: Any = None) -> Smooth:
+def smooth(fun: Callable[..., Any], *args: Any, lipschitz: Any = None, is_convex: bool = False) -> Smooth:
     """A smooth function from its value: the gradient is ``jax.grad``, there is no prox.
 
     Args:
@@ -54,6 +55,7 @@ def smooth(fun: Callable[..., Any], *args: Any, lipschitz: Any = None) -> Smooth
             define it once, at module level, rather than as a new lambda in each call.
         *args: pytrees of arrays, differentiated like any argument.
         lipschitz: a Lipschitz constant of the gradient, if you know one.
+        is_convex: whether you know it to be convex; contraction factors and certificates rely on it.
 
     Returns:
         A :class:`Smooth`.
@@ -66,7 +68,7 @@ def smooth(fun: Callable[..., Any], *args: Any, lipschitz: Any = None) -> Smooth
         >>> prox.smooth(loss, jnp.array([1.0, -1.0])).gradient(jnp.zeros(2)).tolist()
         [-0.5, 0.5]
     """
-    return Smooth(fun, args, lipschitz=lipschitz)
+    return Smooth(fun, args, lipschitz=lipschitz, is_convex=is_convex)
 
 
 @data

@@ -30,7 +30,9 @@ def find(y: jax.Array, total: jax.Array, slope: Any = 0.0) -> tuple[jax.Array, j
     tau = (jnp.cumsum(ordered, axis=-1) - total) / (jnp.arange(1, y.shape[-1] + 1, dtype=y.dtype) + slope)
     support = jnp.sum(ordered > tau, axis=-1, keepdims=True)
     tau = jnp.take_along_axis(tau, jnp.where(support > 0, support - 1, 0), axis=-1)
-    return snap(y - tau, jnp.where(top < 0, -top, top) - tau), tau + top
+    # Entries far from zero are known to fewer digits than their differences; but not all of them are at the kink.
+    size, most = jnp.where(top < 0, -top, top), -1e4 * tau
+    return snap(y - tau, jnp.where(size < most, size, most) - tau), tau + top
 
 
 def find_capped(y: jax.Array, cap: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -42,12 +42,12 @@ class DouglasRachford(Splitting):
     relaxation: Any = 1.0
 
     def contraction(self, z: Any) -> float | None:
-        """The factor |1 - r/2| + r·delta/2 for relaxation r, where f knows its L and g is convex.
+        """The factor |1 - r/2| + r·delta/2 for relaxation r, where f knows its L and both are convex.
 
         For r > 1 its distance to 1 is divided by r, the scale of the equation that is differentiated.
         """
         del z
-        if self.f.lipschitz is None or not self.g.is_convex:
+        if self.f.lipschitz is None or not (self.f.is_convex and self.g.is_convex):
             return None
         low, high = (float(self.step * jnp.asarray(x)) for x in (self.f.strong_convexity, self.f.lipschitz))
         delta, half = max((1 - low) / (1 + low), (high - 1) / (high + 1)), float(self.relaxation) / 2

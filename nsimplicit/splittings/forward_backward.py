@@ -59,8 +59,8 @@ class ForwardBackward(Splitting):
         return Prepared(ProxStep((forward, backward), hessian), lambda z: z)
 
     def contraction(self, z: Any) -> float | None:
-        """The factor max(|1 - step·mu|, |1 - step·L|)/(1 + step·mu_g), where f knows its L and g is convex."""
-        if self.f.lipschitz is None or not self.g.is_convex:
+        """The factor max(|1 - step·mu|, |1 - step·L|)/(1 + step·mu_g), where f knows its L and both are convex."""
+        if self.f.lipschitz is None or not (self.f.is_convex and self.g.is_convex):
             return None
         step = step_for(self.f, self.step, z)
         ends = (abs(float(1 - step * jnp.asarray(bound))) for bound in (self.f.strong_convexity, self.f.lipschitz))
