@@ -130,7 +130,8 @@ def activation_row(name, inverse, value, low, high):
     """f' = inverse - identity: the prox by bisection on its optimality condition."""
 
     def oracle(x, s):
-        return bisection(lambda u: u - x + s * (inverse(u) - u), low + 0 * x, high + 0 * x)
+        with np.errstate(divide="ignore"):  # the inverse is infinite at an end of the range
+            return bisection(lambda u: u - x + s * (inverse(u) - u), low + 0 * x, high + 0 * x)
 
     points = (np.array([0.7, 0.2, 0.9]), np.array([4.0, -0.8, -3.0]))
     make = functools.partial(prox.activation, name)
