@@ -32,7 +32,10 @@ def triangular(matrix: jax.Array, b: jax.Array, *, lower: bool, unit: bool = Fal
 
 
 def one_by_one(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """``fun``, a function of arrays; under ``vmap`` a loop over the lanes on CPUs, a batch elsewhere."""
+    """``fun``, a function of arrays; under ``vmap`` a loop over the lanes on CPUs, a batch elsewhere.
+
+    Lanes of the second argument alone, the columns of a system with one matrix, are more columns.
+    """
 
     @custom_vmap
     def one(*args: jax.Array) -> Any:
@@ -40,6 +43,10 @@ def one_by_one(fun: Callable[..., Any]) -> Callable[..., Any]:
 
     @one.def_vmap
     def lanes(axis_size: int, in_batched: list[bool], *args: jax.Array) -> tuple[Any, Any]:
+        if in_batched == [False, True]:
+            matrix, b = args
+            wide = one(matrix, jnp.moveaxis(b, 0, 1).reshape(b.shape[1], -1))
+            return jnp.moveaxis(wide.reshape(b.shape[1], axis_size, -1), 1, 0), True
         full = [x if b else jnp.broadcast_to(x, (axis_size, *x.shape)) for x, b in zip(args, in_batched, strict=True)]
         out = lax.platform_dependent(*full, cpu=lambda *a: lax.map(lambda a: one(*a), a), default=jax.vmap(fun))
         return out, jax.tree.map(lambda _: True, out)
