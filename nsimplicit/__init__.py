@@ -10,7 +10,7 @@ and *guarded* where the implicit function theorem does not apply. Five places to
     nsi.diagnose(problem)(...)         one screen on whether a derivative can be trusted
 """
 
-from nsimplicit import calculus, derivatives, linear_solvers, prox, selections, solvers, splittings, testing
+from nsimplicit import calculus, derivatives, layers, linear_solvers, prox, selections, solvers, splittings, testing
 from nsimplicit._errors import DerivativeError, InputError, NsimplicitError
 from nsimplicit._version import __version__
 from nsimplicit.calculus.kinks import KinkReport, kinks
@@ -74,6 +74,7 @@ __all__ = [
     "history",
     "host",
     "kinks",
+    "layers",
     "leaky_relu",
     "linear_solvers",
     "max_pool",

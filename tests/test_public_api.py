@@ -19,7 +19,7 @@ from types import ModuleType
 import nsimplicit as nsi
 
 TESTS = Path(__file__).resolve().parent
-MENUS = ("prox", "solvers", "splittings", "derivatives", "guards", "linear_solvers")
+MENUS = ("prox", "solvers", "splittings", "derivatives", "guards", "linear_solvers", "layers")
 
 
 def exported(module):

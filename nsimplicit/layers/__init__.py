@@ -1,0 +1,3 @@
+"""Layers: problems that people solve inside a model, with their derivatives."""
+
+__all__: list[str] = []
