@@ -24,7 +24,6 @@ from nsimplicit.calculus.cell import Cell
 from nsimplicit.calculus.kink import Opaque, Ordering, Switch, Treatment
 from nsimplicit.calculus.program import Program
 from nsimplicit.calculus.replay import Replay
-from nsimplicit.primitives.coupled import COUPLED
 from nsimplicit.selections import Along
 
 
@@ -37,8 +36,8 @@ class _Visit(Treatment):
         self.override, self.tolerance = override, tolerance
 
     def wants(self, name: str, is_ordering: bool) -> bool:
-        """Every kink that stands by itself."""
-        return name != COUPLED
+        """Every kink."""
+        return True
 
     def tie(self, kink: Switch) -> jax.Array:
         """Where the switch is at its kink, and no selection was given by name."""

@@ -42,7 +42,7 @@ class Survey(NamedTuple):
 
 
 class _Every(Treatment):
-    records = True
+    records = sees_coupled = True
 
     def __init__(self, tolerance: float) -> None:
         self.tolerance = tolerance

@@ -76,6 +76,8 @@ class Treatment(abc.ABC):
     """
 
     records: bool = False
+    sees_coupled: bool = False
+    """Whether it is shown kinks that share their weights; others are told of them and leave them alone."""
     is_static: bool = False
     """Whether it holds no arrays, is hashable and compared by value: compiled subprograms are then kept."""
 
@@ -100,7 +102,7 @@ class Scout(Treatment):
     """Only asks where the kinks are that another treatment wants."""
 
     def __init__(self, treatment: Treatment) -> None:
-        self.treatment, self.records = treatment, treatment.records
+        self.treatment, self.records, self.sees_coupled = treatment, treatment.records, treatment.sees_coupled
 
     def wants(self, name: str, is_ordering: bool) -> bool:
         """As the treatment it scouts for."""

@@ -141,11 +141,10 @@ class Replay:
 
     def _kink(self, eqn: Any, cells: list[Cell]) -> list[Cell] | None:
         found = recognise.read(eqn, cells, self.place or place_of(eqn))
-        if found is None:
+        if found is None or not self.treatment.wants(found.operation, found.is_ordering):
             return None
-        if not self.treatment.wants(found.operation, found.is_ordering):
-            if found.operation == COUPLED:
-                self.note(eqn, "its kinks share their weights, which selection=... of the object chooses")
+        if found.operation == COUPLED and not self.treatment.sees_coupled:
+            self.note(eqn, "its kinks share their weights, which selection=... of the object chooses")
             return None
         if found.rewritten is not None:
             return self.rewritten(eqn, cells, found.rewritten)

@@ -18,7 +18,6 @@ from nsimplicit.calculus.kink import Ordering, Switch, Treatment
 from nsimplicit.calculus.liveness import is_float
 from nsimplicit.calculus.program import trace
 from nsimplicit.calculus.replay import Replay
-from nsimplicit.primitives.coupled import COUPLED
 
 ORDERINGS = frozenset("max min sort top_k median max_pool ordering".split())
 SWITCHES = frozenset((selections.jax.keys() | {"where", "clamp", "cummax", "cummin"}) - ORDERINGS)
@@ -48,7 +47,7 @@ class Selected(Treatment):
 
     def wants(self, name: str, is_ordering: bool) -> bool:
         """Whether a selection was given for this operation."""
-        return name in self.chosen or (self.everywhere is not None and not is_ordering and name != COUPLED)
+        return name in self.chosen or (self.everywhere is not None and not is_ordering)
 
     def switch(self, kink: Switch, feed: Any) -> tuple[Any, Any]:
         """The switch with another weight."""

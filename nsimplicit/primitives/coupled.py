@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from nsimplicit import selections
-from nsimplicit.primitives.switch import bind
+from nsimplicit.primitives.switch import switch_as
 
 COUPLED = "coupled"
 """The name of the operation."""
@@ -23,6 +22,4 @@ COUPLED = "coupled"
 def coupled_switch(u: Any, above: Any, below: Any, *, selection: Any = None, value: Any = None) -> jax.Array:
     """``primitives.switch`` under another name."""
     weight = selections.weight(selection, 0.0, "switch")
-    if value is None:
-        value = jnp.where(jax.lax.stop_gradient(jnp.asarray(u)) > 0, *jax.lax.stop_gradient((above, below)))
-    return bind(u, 0, above, below, weight, value, name=COUPLED, explicit=selection is not None)
+    return switch_as(u, above, below, weight, value, selection is not None, COUPLED)

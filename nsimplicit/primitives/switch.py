@@ -233,11 +233,11 @@ def switch(u: Any, above: Any, below: Any, *, selection: Any = None, value: Any 
         meaning = "The branch is picked by the sign of u, and complex numbers have none."
         raise InputError(message("switch(u, above, below)", found, meaning, "pass a real u, such as jnp.real(u)"))
     weight = selections.weight(selection, 0.0, "switch")
-    return _switch(u, above, below, weight, value, selection is not None)
+    return switch_as(u, above, below, weight, value, selection is not None, "switch")
 
 
-@compiled("explicit")
-def _switch(u: Any, above: Any, below: Any, weight: Any, value: Any, explicit: bool) -> jax.Array:
+@compiled("explicit", "name")
+def switch_as(u: Any, above: Any, below: Any, weight: Any, value: Any, explicit: bool, name: str) -> jax.Array:
     u = jnp.asarray(u)
     if value is None:
         sign, *branches = lax.stop_gradient((u, above, below))
@@ -247,4 +247,4 @@ def _switch(u: Any, above: Any, below: Any, weight: Any, value: Any, explicit: b
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.inexact):
         return value
-    return bind(u, 0, above, below, weight, value, name="switch", explicit=explicit)
+    return bind(u, 0, above, below, weight, value, name=name, explicit=explicit)

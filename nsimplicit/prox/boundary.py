@@ -16,6 +16,11 @@ def change(x: Any) -> jax.Array:
     return x - lax.stop_gradient(x)
 
 
+def magnitude(x: jax.Array) -> jax.Array:
+    """The absolute value of a constant."""
+    return jnp.where(x < 0, -x, x)
+
+
 def snap(gap: jax.Array, size: Any) -> jax.Array:
     """A distance to a kink, exactly zero where it is zero up to rounding in numbers of that size.
 

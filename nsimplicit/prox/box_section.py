@@ -13,7 +13,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import Set, concrete, fit, real
-from nsimplicit.prox.boundary import change, inside, snap
+from nsimplicit.prox.boundary import change, inside, magnitude, snap
 
 
 @data
@@ -104,8 +104,9 @@ class BoxSection(Set):
         """0 on the set, up to rounding in the sum; inf elsewhere."""
         x, lo, hi, a, b = self._rows(x)
         gap = jnp.sum(a * x, axis=-1, keepdims=True) - b
-        slack = 2 * x.shape[-1] * jnp.finfo(x.dtype).eps * (jnp.sum(_size(a * x), axis=-1, keepdims=True) + _size(b))
-        on = jnp.all((lo <= x) & (x <= hi)) & jnp.all(_size(gap) <= slack)
+        size = jnp.sum(magnitude(a * x), axis=-1, keepdims=True) + magnitude(b)
+        slack = 2 * x.shape[-1] * jnp.finfo(x.dtype).eps * size
+        on = jnp.all((lo <= x) & (x <= hi)) & jnp.all(magnitude(gap) <= slack)
         return jnp.where(on, 0, jnp.asarray(jnp.inf, x.dtype))
 
     def project(self, x: Any) -> jax.Array:
@@ -127,7 +128,7 @@ def section(x: jax.Array, lo: jax.Array, hi: jax.Array, a: jax.Array, b: jax.Arr
     x, a, lo, hi = sign * x, sign * a, jnp.where(sign < 0, -hi, lo), jnp.where(sign < 0, -lo, hi)
     nu = _multiplier(*lax.stop_gradient((x, lo, hi, a, b)))
     moved = x - nu * a
-    size = _size(lax.stop_gradient(x)) + _size(lax.stop_gradient(nu * a))
+    size = magnitude(lax.stop_gradient(x)) + magnitude(lax.stop_gradient(nu * a))
     excess, room = snap(moved - lo, size), snap(hi - moved, size)
     lo, hi = (jnp.where(jnp.isfinite(c), c, 0) for c in (lo, hi))
 
@@ -168,7 +169,7 @@ def _multiplier(x: jax.Array, lo: jax.Array, hi: jax.Array, a: jax.Array, b: jax
     def excess(nu: jax.Array) -> tuple[jax.Array, jax.Array]:
         p = x - nu * a
         p = jnp.where(p < lo, lo, jnp.where(p > hi, hi, p))
-        size = jnp.sum(a * (_size(x) + _size(nu * a)), axis=-1, keepdims=True) + _size(b)
+        size = jnp.sum(a * (magnitude(x) + magnitude(nu * a)), axis=-1, keepdims=True) + magnitude(b)
         return jnp.sum(a * p, axis=-1, keepdims=True) - b, 4 * jnp.finfo(x.dtype).eps * size
 
     def bisect(above: Any) -> jax.Array:
@@ -197,7 +198,3 @@ def _multiplier(x: jax.Array, lo: jax.Array, hi: jax.Array, a: jax.Array, b: jax
     under = bisect(lambda gap, noise: gap >= -noise)
     second = solve(end(under - 1), end(under), jnp.where(under > count, end(under - 1), first))
     return (first + second) / 2
-
-
-def _size(x: jax.Array) -> jax.Array:
-    return jnp.where(x < 0, -x, x)

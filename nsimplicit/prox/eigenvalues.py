@@ -13,7 +13,7 @@ from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit.prox.base import Function, Set, fit, real
-from nsimplicit.prox.boundary import change, inside
+from nsimplicit.prox.boundary import change, inside, magnitude
 from nsimplicit.prox.cones import indicator
 from nsimplicit.prox.spectral_function import Spectrum, matrix, positive_part, shifted, symmetric
 
@@ -191,7 +191,7 @@ def _level(lam: jax.Array, k: int, s: jax.Array) -> jax.Array:
     breaks = jnp.concatenate([lam, lam - s], axis=-1)
     moved = lam[..., None, :] - breaks[..., :, None]
     total = jnp.sum(jnp.where(moved < 0, 0, jnp.where(moved > s[..., None], s[..., None], moved)), axis=-1) - s * k
-    slack = 4 * lam.shape[-1] * jnp.finfo(lam.dtype).eps * (s + jnp.max(jnp.where(lam < 0, -lam, lam)))
+    slack = 4 * lam.shape[-1] * jnp.finfo(lam.dtype).eps * (s + jnp.max(magnitude(lam)))
     low = jnp.max(jnp.where(total >= -slack, breaks, -jnp.inf), axis=-1, keepdims=True)
     high = jnp.min(jnp.where(total <= slack, breaks, jnp.inf), axis=-1, keepdims=True)
     middle = (low + high) / 2

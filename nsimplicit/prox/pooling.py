@@ -28,7 +28,7 @@ from jax import lax
 
 from nsimplicit import primitives, selections
 from nsimplicit.primitives.coupled import coupled_switch
-from nsimplicit.prox.boundary import change, snap
+from nsimplicit.prox.boundary import change, magnitude, snap
 from nsimplicit.prox.taut_string import parted
 
 NAMES = {"split": 1.0, "pooled": 0.0}
@@ -67,7 +67,7 @@ def _pool(
 ) -> jax.Array:
     margin, side = _pairs(*lax.stop_gradient((x, mass, limits)), alike)
     # A pair near its kink, and alone with that in its block, is opened from its side: analyses look at such kinks.
-    near = _size(margin) <= 2 * float(jnp.finfo(x.dtype).eps) ** 0.5 * jnp.max(_size(margin))
+    near = magnitude(margin) <= 2 * float(jnp.finfo(x.dtype).eps) ** 0.5 * jnp.max(magnitude(margin))
     groups = _blocks((margin > 0) & ~near)[:-1]
     sole = near & (jax.ops.segment_sum(near.astype(jnp.int32), groups, x.size)[groups] == 1)
     flux = jnp.where((margin < 0) & ~sole, 0, _at_end(limits, side))
@@ -93,7 +93,7 @@ def _opened(
     margin: jax.Array, side: jax.Array, part: Any, average: Any, sole: Any, near: Any, selection: Any
 ) -> jax.Array:
     """How far the next part is from the average where pairs part: a switch for each, coupled where there are more."""
-    away, crowd = jnp.max(_size(margin)), near & ~sole
+    away, crowd = jnp.max(magnitude(margin)), near & ~sole
     away = jnp.where(away > 0, away, 1)
     u = jnp.where(crowd, away, margin) + jnp.where(sole, change(side * (part - average)), 0)
     above, value = jnp.where(sole, part, average), jnp.where(sole & (margin > 0), part, average)
@@ -110,7 +110,7 @@ def _pairs(x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array | 
     cut = (side != 0) | fixed
     block = _blocks(cut)
     flux = jnp.where(cut, _at_end(limits, side), 0)
-    y, size = mass * x + _divergence(flux), _size(mass * x) + _divergence(_size(flux), 1)
+    y, size = mass * x + _divergence(flux), magnitude(mass * x) + _divergence(magnitude(flux), 1)
     M, y, size = _totals(block, mass, y, size)[0].T
     p, noise = y / M, size / M
     gap = snap(side * (p[1:] - p[:-1]), noise[1:] + noise[:-1])
@@ -156,7 +156,3 @@ def _totals(block: jax.Array, *columns: jax.Array) -> tuple[jax.Array, jax.Array
     count = lax.stop_gradient(sums[:, -1]).astype(jnp.int32)
     stop = jnp.cumsum(count)
     return sums[block, :-1], (stop - count)[block], stop[block] - 1
-
-
-def _size(x: jax.Array) -> jax.Array:
-    return jnp.where(x < 0, -x, x)

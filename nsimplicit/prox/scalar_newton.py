@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._tree import blank
+from nsimplicit.prox.boundary import magnitude
 
 Equation = Callable[..., jax.Array]
 MAX_STEPS = 200
@@ -48,11 +49,11 @@ def _root(equation: Equation, low: jax.Array, high: jax.Array, *params: jax.Arra
         low, high = jnp.where(excess <= 0, u, low), jnp.where(excess >= 0, u, high)
         newton = u - excess / slope
         # A step that does not halve the last but one is not yet in the range of quadratic convergence.
-        trusted = (low <= newton) & (newton <= high) & (2 * _size(newton - u) <= before)
+        trusted = (low <= newton) & (newton <= high) & (2 * magnitude(newton - u) <= before)
         new = jnp.where(trusted, newton, (low + high) / 2)
         new = jnp.where(done, u, jnp.where(jnp.isnan(excess), excess, new))
-        before, last = last, _size(new - u)
-        size = _size(new) + floor
+        before, last = last, magnitude(new - u)
+        size = magnitude(new) + floor
         # There the next step is about last^3 / before^2. Waiting for it would be waiting for small rounding errors.
         quadratic = (last <= eps**0.5 * size) & (last**3 <= eps * size * before**2)
         return count + 1, (low, high, new, before, last, done | quadratic | ~(last > 4 * eps * size))
@@ -71,7 +72,3 @@ def _root_jvp(equation: Equation, primals: Any, tangents: Any) -> tuple[jax.Arra
 
 def _value_and_slope(equation: Equation, u: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
     return jax.jvp(lambda u: equation(u, *params), (u,), (jnp.ones_like(u),))
-
-
-def _size(x: jax.Array) -> jax.Array:
-    return jnp.where(x < 0, -x, x)

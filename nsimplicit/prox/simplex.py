@@ -12,10 +12,10 @@ from jax import lax
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
-from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import Set, concrete, fit, real, require
-from nsimplicit.prox.boundary import change, inside, snap
-from nsimplicit.prox.threshold import find_capped, positive_part
+from nsimplicit.prox.boundary import inside, snap
+from nsimplicit.prox.box_section import section
+from nsimplicit.prox.threshold import positive_part
 
 
 @data
@@ -148,27 +148,7 @@ class CappedSimplex(Set):
         """The nearest point of the set."""
         x, total, cap = self._rows(x)
         selection = inside(self.selection, "prox.CappedSimplex")
-        excess, room = find_capped(x, cap, total)
-
-        def restrict(moves: jax.Array, cap: Any, value: Any = None) -> jax.Array:
-            """``moves`` between the bounds, 0 below them, ``cap`` above them."""
-            low = coupled_switch(excess, moves, jnp.zeros_like(moves), selection=selection, value=value)
-            return coupled_switch(room, low, jnp.broadcast_to(cap, low.shape), selection=selection, value=value)
-
-        # As in `threshold.drift`, with entries at their caps among the sum.
-        _, q = jax.jvp(lambda moves: restrict(moves, 0.0), (excess,), (jnp.ones_like(excess),))
-        weights, dcap = jnp.sum(q, axis=-1, keepdims=True), change(jnp.where(jnp.isfinite(cap), cap, 0))
-        need = jnp.sum(restrict(change(x), dcap), axis=-1, keepdims=True) - change(total)
-        value = jnp.where(excess < 0, 0, jnp.where(room < 0, cap, excess))
-        moved = excess + change(x) - need / jnp.where(weights > 0, weights, 1)
-        out = restrict(moved, cap, value)
-        # Where no entry moves, the next one above zero takes what the total gains; if there is none, one at its cap.
-        n = x.shape[-1]
-        score = jnp.where(room > 0, excess, -jnp.inf)
-        score = jnp.where(jnp.all(room <= 0, axis=-1, keepdims=True), room, score)
-        taker = jnp.arange(n) == jnp.argmax(score, axis=-1, keepdims=True)
-        out = out - jnp.where(taker & (weights == 0), need, 0)
-        return jnp.moveaxis(out, -1, self.axis)
+        return jnp.moveaxis(section(x, jnp.zeros_like(x), cap, jnp.ones_like(x), total, selection), -1, self.axis)
 
 
 @data

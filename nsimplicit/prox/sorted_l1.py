@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
@@ -60,8 +61,34 @@ def _cut_off(z: jax.Array, fixed: jax.Array, size: jax.Array, taken: jax.Array, 
     return coupled_switch(jnp.where(sole, away, u), alone, zero, selection=selection, value=value)
 
 
+class _Sorted(Function):
+    """A norm with one weight for each place in the order of the moduli."""
+
+    selection: Any
+
+    @abc.abstractmethod
+    def _weights(self, x: jax.Array) -> jax.Array:
+        """The weights, in falling order, for an x of this size."""
+
+    def __call__(self, x: Any) -> jax.Array:
+        """The value at x."""
+        x = as_float(x)
+        return jnp.sum(self._weights(x) * _falling(x))
+
+    def prepare(self, step: Any) -> Callable[[Any], Any]:
+        """The prox for this step."""
+
+        def prox(x: Any) -> jax.Array:
+            x = as_float(x)
+            weights = self._weights(x)
+            selection = weight(self.selection, f"prox.{type(self).__name__}")
+            return _prox(x, jnp.asarray(step, weights.dtype) * weights, selection)
+
+        return prox
+
+
 @data
-class SLOPE(Function):
+class SLOPE(_Sorted):
     """Sum of the moduli of the entries, with the largest weight on the largest: also called OWL.
 
     Formula: ``g(x) = sum(w * sort(abs(x)))``, both in falling order. The prox takes ``s * w`` off the
@@ -115,24 +142,9 @@ class SLOPE(Function):
             raise InputError(message("prox.SLOPE(weights=...)", found, meaning, *tries))
         return jnp.broadcast_to(jnp.asarray(self.weights, jnp.finfo(x.dtype).dtype), (x.size,))
 
-    def __call__(self, x: Any) -> jax.Array:
-        """The value at x."""
-        x = as_float(x)
-        return jnp.sum(self._weights(x) * _falling(x))
-
-    def prepare(self, step: Any) -> Callable[[Any], Any]:
-        """The prox for this step."""
-
-        def prox(x: Any) -> jax.Array:
-            x = as_float(x)
-            weights = self._weights(x)
-            return _prox(x, jnp.asarray(step, weights.dtype) * weights, weight(self.selection, "prox.SLOPE"))
-
-        return prox
-
 
 @data
-class OSCAR(Function):
+class OSCAR(_Sorted):
     """The l1 norm and the larger modulus of every pair of entries: :class:`SLOPE` with weights on a line.
 
     Formula: ``g(x) = l1 * sum(abs(x)) + l2 * sum(maximum(abs(x[i]), abs(x[j])) for i < j)``, which is
@@ -171,18 +183,3 @@ class OSCAR(Function):
     def _weights(self, x: jax.Array) -> jax.Array:
         dtype = jnp.finfo(x.dtype).dtype
         return jnp.asarray(self.l1, dtype) + jnp.asarray(self.l2, dtype) * jnp.arange(x.size - 1, -1, -1, dtype)
-
-    def __call__(self, x: Any) -> jax.Array:
-        """The value at x."""
-        x = as_float(x)
-        return jnp.sum(self._weights(x) * _falling(x))
-
-    def prepare(self, step: Any) -> Callable[[Any], Any]:
-        """The prox for this step."""
-
-        def prox(x: Any) -> jax.Array:
-            x = as_float(x)
-            weights = self._weights(x)
-            return _prox(x, jnp.asarray(step, weights.dtype) * weights, weight(self.selection, "prox.OSCAR"))
-
-        return prox

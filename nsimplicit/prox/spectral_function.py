@@ -30,7 +30,7 @@ from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import matmul, real
-from nsimplicit.prox.boundary import change, snap
+from nsimplicit.prox.boundary import change, magnitude, snap
 
 
 class Spectrum(NamedTuple):
@@ -83,7 +83,7 @@ def shifted(spectrum: Spectrum, tau: Any = 0.0) -> Spectrum:
     W, lam, V = spectrum
     tau = jnp.asarray(tau, W.dtype)[..., None]
     fixed = lax.stop_gradient(tau)
-    size = jnp.max(_modulus(lam), axis=-1, keepdims=True) + _modulus(fixed)
+    size = jnp.max(magnitude(lam), axis=-1, keepdims=True) + magnitude(fixed)
     moved = snap(lam - fixed, (1 + lam.shape[-1] ** 0.5 / 4) * size)
     return Spectrum(W - tau[..., None] * jnp.eye(W.shape[-1], dtype=W.dtype), moved, V)
 
@@ -95,7 +95,7 @@ def positive_part(spectrum: Spectrum, selection: Any = None) -> jax.Array:
     k zero eigenvalues is s times the identity on their k x k block, between the limits 0 and 1.
     """
     W, lam, V = spectrum
-    size, fixed = _modulus(lam), lax.stop_gradient(W)
+    size, fixed = magnitude(lam), lax.stop_gradient(W)
     high, low = (size + lam) / 2, (size - lam) / 2
     # The lesser part is computed and the other is its sum with W: W itself where nothing is negative.
     mostly = jnp.sum(high, axis=-1) > jnp.sum(low, axis=-1)
@@ -115,11 +115,6 @@ def sign(spectrum: Spectrum, signs: jax.Array) -> jax.Array:
     return _sign(W, _turned(V, signs), lam, V, signs)
 
 
-def _modulus(x: jax.Array) -> jax.Array:
-    """The absolute value of a constant."""
-    return jnp.where(x < 0, -x, x)
-
-
 def _turned(V: jax.Array, inner: jax.Array) -> jax.Array:
     """V diag(inner) V^T, or V inner V^T for a matrix."""
     return matmul(V * inner[..., None, :] if inner.ndim < V.ndim else matmul(V, inner), V.mT)
@@ -127,7 +122,7 @@ def _turned(V: jax.Array, inner: jax.Array) -> jax.Array:
 
 def _sums(lam: jax.Array) -> jax.Array:
     """|lam_i| + |lam_j|, or 1 where it is zero."""
-    size = _modulus(lam)
+    size = magnitude(lam)
     total = size[..., :, None] + size[..., None, :]
     return jnp.where(total == 0, 1, total)
 
@@ -145,7 +140,7 @@ def _switches(W: jax.Array, lam: jax.Array, V: jax.Array, C: jax.Array, selectio
     """
     E = matmul(matmul(V.mT, change(W)), V)
     row, column = lam[..., :, None], lam[..., None, :]
-    first = _modulus(row) >= _modulus(column)
+    first = magnitude(row) >= magnitude(column)
     u = jnp.where(first, row, column)
     above, below = jnp.where(u > 0, 0, 1 - C) * E, jnp.where(u < 0, 0, -C) * E
     # How the eigenvalues move: which branch a direction enters is read off it.

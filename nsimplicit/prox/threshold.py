@@ -17,7 +17,7 @@ from jax import lax
 
 from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import modulus
-from nsimplicit.prox.boundary import change, snap
+from nsimplicit.prox.boundary import change, magnitude, snap
 
 
 def find(y: jax.Array, total: jax.Array, slope: Any = 0.0) -> tuple[jax.Array, jax.Array]:
@@ -31,39 +31,8 @@ def find(y: jax.Array, total: jax.Array, slope: Any = 0.0) -> tuple[jax.Array, j
     support = jnp.sum(ordered > tau, axis=-1, keepdims=True)
     tau = jnp.take_along_axis(tau, jnp.where(support > 0, support - 1, 0), axis=-1)
     # Entries far from zero are known to fewer digits than their differences; but not all of them are at the kink.
-    size, most = jnp.where(top < 0, -top, top), -1e4 * tau
+    size, most = magnitude(top), -1e4 * tau
     return snap(y - tau, jnp.where(size < most, size, most) - tau), tau + top
-
-
-def find_capped(y: jax.Array, cap: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """y - tau and cap - (y - tau), with tau the root of sum(clip(y - tau, 0, cap)) = total; constants.
-
-    As tau falls, the sum begins to grow with an entry at tau = y, and stops at tau = y - cap. Where
-    the sum is flat at the total, tau is the middle of all roots, and no entry is at a kink.
-    """
-    y, cap, total = lax.stop_gradient((y, cap, total))
-    top = jnp.max(y, axis=-1, keepdims=True)
-    y = y - top
-    ends, slopes = jnp.concatenate([y, y - cap], axis=-1), jnp.concatenate([jnp.ones_like(y), -jnp.ones_like(y)], -1)
-    ends, slopes = lax.sort((-ends, slopes), num_keys=1)
-    reached = ends < jnp.inf  # ends is -tau >= 0 from here on
-    ends = jnp.where(reached, ends, 0)
-    slope, offset = jnp.cumsum(slopes, axis=-1), jnp.cumsum(slopes * ends, axis=-1)
-    grown = slope * ends - offset
-    noise = 4 * jnp.finfo(y.dtype).eps * (slope * ends + jnp.where(offset < 0, -offset, offset) + total)
-
-    def root(count: jax.Array, otherwise: Any) -> jax.Array:
-        """-tau in the segment after the first ``count`` ends."""
-        at = jnp.where(count > 0, count - 1, 0)
-        m, c, end = (jnp.take_along_axis(a, at, axis=-1) for a in (slope, offset, ends))
-        return jnp.where(m > 0, (total + c) / jnp.where(m > 0, m, 1), end + otherwise)
-
-    first = root(jnp.sum(reached & (grown < total - noise), axis=-1, keepdims=True), 0)
-    last = root(jnp.sum(reached & (grown <= total + noise), axis=-1, keepdims=True), total)  # all entries at the cap
-    tau = -(first + last) / 2
-    size = jnp.where(top < 0, -top, top) - tau
-    excess = y - tau
-    return snap(excess, size), snap(cap - excess, size)
 
 
 def drift(
