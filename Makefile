@@ -29,7 +29,7 @@ demo: $(VENV)/.with-examples
 	$(PY) -u examples/main_job.py $(ARGS)
 
 test: $(VENV)/.with-dev
-	$(PY) -m pytest -n $(JOBS) $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 examples: $(VENV)/.with-examples
 	@set -e; for example in examples/[0-9]*.py; do \

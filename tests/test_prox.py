@@ -38,13 +38,18 @@ LAWS = {
     "differentiates": ROWS,
     "limits": [name for name, row in ROWS.items() if row.kinks],
     "selects": [name for name, row in ROWS.items() if row.kinks],
-    "transforms": ["L1", "Box", "SeparableSum", "Conjugate of L1", *CURVED],
+    "eager": ["L1", "Box", "SeparableSum", "Conjugate of L1", "Simplex", "L1 complex"],  # it compiles every operation
+    "lanes": ["L1", "Box", "SeparableSum", "Conjugate of L1", *CURVED],
     "keeps_precision": OBJECTS,
     "ascends": [name for name, row in ROWS.items() if row.function.is_smooth],
 }
 
 
-@pytest.mark.parametrize(("law", "name"), [(law, name) for law, names in LAWS.items() for name in names])
+# One row after the other: its laws share compiled functions, and neighbouring tests run in one process.
+BY_ROW = [(name, law) for name in ROWS for law, names in LAWS.items() if name in names]
+
+
+@pytest.mark.parametrize(("name", "law"), BY_ROW)
 def test_law(law, name):
     prox_laws.LAWS[law](ROWS[name])
 

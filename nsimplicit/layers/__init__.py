@@ -1,3 +1,5 @@
 """Layers: problems that people solve inside a model, with their derivatives."""
 
-__all__: list[str] = []
+from nsimplicit.layers.sum import Sum
+
+__all__ = ["Sum"]

@@ -76,19 +76,15 @@ def factor(matrix: jax.Array):
 
         return multiply, jnp.abs(inverse).sum(-2).max(-1)
     factors, permutation = lapack.lu(matrix)
-    places = jnp.broadcast_to(jnp.arange(n, dtype=permutation.dtype), permutation.shape)
-    undo = jnp.put_along_axis(permutation, permutation, places, -1, inplace=False, mode="promise_in_bounds")
-
-    def reorder(v: jax.Array, order: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(v, order, -1, mode="promise_in_bounds")
 
     def solve(v: jax.Array, transpose: bool = False) -> jax.Array:
         def half(u: jax.Array, lower: bool) -> jax.Array:
             return lapack.triangular(factors, u[..., None], lower=lower, unit=lower, transpose=transpose)[..., 0]
 
         if transpose:
-            return reorder(half(half(v, False), True), undo)
-        return half(half(reorder(v, permutation), True), False)
+            v = half(half(v, False), True)
+            return jnp.put_along_axis(blank(v), permutation, v, -1, inplace=False, mode="promise_in_bounds")
+        return half(half(jnp.take_along_axis(v, permutation, -1, mode="promise_in_bounds"), True), False)
 
     return solve, _inverse_norm(solve, n, matrix)
 

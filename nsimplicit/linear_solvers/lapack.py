@@ -56,8 +56,15 @@ def one_by_one(fun: Callable[..., Any]) -> Callable[..., Any]:
 
 @one_by_one
 def _lu(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
-    factors, _, permutation = lax.linalg.lu(matrix)
-    return factors, permutation
+    factors, pivots, _ = lax.linalg.lu(matrix)
+    rows = jnp.arange(pivots.size, dtype=pivots.dtype)
+
+    def swap(i: jax.Array, order: jax.Array) -> jax.Array:
+        # one kernel, where LAX's own permutation takes seven to compile
+        p = pivots[i]
+        return jnp.where(rows == i, order[p], jnp.where(rows == p, order[i], order))
+
+    return factors, lax.fori_loop(0, pivots.size, swap, rows)
 
 
 @one_by_one

@@ -103,7 +103,7 @@ class Regularize(Function):
         Those of the prox of f.
 
     The prox of a sum f + h at x with step s is the minimiser of f and Regularize(h, 1 / s, x)
-    together: a splitting finds it, and the implicit rule differentiates it.
+    together: a splitting finds it, and the implicit rule differentiates it (``nsi.layers.Sum``).
 
     Example:
         >>> import jax.numpy as jnp
