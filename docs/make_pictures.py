@@ -138,6 +138,7 @@ def in_the_plane():
     disk = np.stack([np.cos(ring), np.sin(ring)])
     far, one = 9.0, np.ones(2)
     a = np.array([1.0, 2.0])
+    G, h = np.array([[1.0, 2.0], [-1.0, 1.0], [0.0, -1.0], [1.0, 0.0]]), np.array([1.0, 1.0, 0.5, 1.0])
     diamond = np.array([[1, 0, -1, 0], [0, 1, 0, -1]], float)
     square = np.array([[1, -1, -1, 1], [1, 1, -1, -1]], float)
     axes_of_plane = np.array([[-far, far, np.nan, 0, 0], [0, 0, np.nan, -far, far]])
@@ -157,6 +158,12 @@ def in_the_plane():
         "Hyperslab(a, −1, 1)": (prox.Hyperslab(a, -1.0, 1.0), beside(-1.0, 1.0), True),
         "Simplex(1)": (prox.Simplex(1.0), np.array([[0, 1], [1, 0]], float), False),
         "BoxSection(−1, 1, a, 1)": (prox.BoxSection(-one, one, a, 1.0), np.array([[-1, 1], [1, 0]], float), False),
+        "Hyperplane(a, 1)": (prox.Hyperplane(a, 1.0), np.array([[-far, far], [(1 + far) / 2, (1 - far) / 2]]), False),
+        "Polyhedron(G=G, h=h)": (
+            prox.Polyhedron(G=G, h=h),
+            np.array([[-1 / 3, 1, 1, -1.5], [2 / 3, 0, -0.5, -0.5]]),
+            True,
+        ),
         "SecondOrderCone()": (prox.SecondOrderCone(), np.array([[0, far, far], [0, -far, far]]), True),
         "Isotonic()": (prox.Isotonic(), np.array([[-far, far, -far], [-far, far, far]]), True),
         "L2Sphere(1)": (prox.L2Sphere(1.0), disk, False),
@@ -167,7 +174,7 @@ def in_the_plane():
 def projections():
     """One small plane for each set."""
     sets = in_the_plane()
-    figure, axes = plt.subplots(2, 6, figsize=(8.9, 3.35))
+    figure, axes = plt.subplots(2, 7, figsize=(8.9, 2.95))
     angles = np.linspace(0, 2 * np.pi, 12, endpoint=False) + 0.13
     points = np.concatenate([1.75 * np.stack([np.cos(angles), np.sin(angles)], 1), [[0.15, 0.45], [-0.3, -0.35]]])
     for axis, (name, (g, shape, filled)) in zip(axes.flat, sets.items(), strict=True):
@@ -182,7 +189,8 @@ def projections():
         for start, end in zip(points[moved], nearest[moved], strict=True):
             arrow = dict(arrowstyle="-|>", color=ORANGE, lw=0.9, shrinkA=0, shrinkB=0, mutation_scale=6)
             axis.annotate("", end, start, arrowprops=arrow)
-        axis.set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal", xticks=[], yticks=[], title=name)
+        axis.set(xlim=(-2, 2), ylim=(-2, 2), aspect="equal", xticks=[], yticks=[])
+        axis.set_title(name, fontsize=7.2)
         axis.axhline(0, color="0.88", lw=0.6, zorder=0)
         axis.axvline(0, color="0.88", lw=0.6, zorder=0)
         axis.spines[:].set_visible(False)

@@ -32,6 +32,7 @@ from nsimplicit.prox.max_norms import LInf, SquaredLInf
 from nsimplicit.prox.norms import L1, ElasticNet, NonnegativeL1
 from nsimplicit.prox.nuclear import NuclearNorm, SpectralNormBall
 from nsimplicit.prox.perspective import PerspectiveOfSquare
+from nsimplicit.prox.polyhedron import Polyhedron
 from nsimplicit.prox.power_cone import DualPowerCone, PowerCone
 from nsimplicit.prox.precompose import PrecomposeDiagonal, PrecomposeOrthogonal
 from nsimplicit.prox.quadratic import LeastSquares, Quadratic
@@ -46,6 +47,7 @@ from nsimplicit.prox.spectral import LogDet
 from nsimplicit.prox.spheres import L1Sphere, L2Sphere
 from nsimplicit.prox.tilts import Regularize, Tilt
 from nsimplicit.prox.total_variation import TotalVariation1D
+from nsimplicit.prox.transport import Birkhoff, TransportPolytope
 
 __all__ = [
     "KL",
@@ -58,6 +60,7 @@ __all__ = [
     "SLOPE",
     "Activation",
     "AffineSet",
+    "Birkhoff",
     "Box",
     "BoxSection",
     "CappedL1",
@@ -101,6 +104,7 @@ __all__ = [
     "NuclearNorm",
     "PSDCone",
     "PerspectiveOfSquare",
+    "Polyhedron",
     "PostScale",
     "PowerCone",
     "PreScale",
@@ -128,6 +132,7 @@ __all__ = [
     "Tilt",
     "TotalVariation1D",
     "Translate",
+    "TransportPolytope",
     "Zero",
     "ZeroCone",
     "activation",
