@@ -147,6 +147,17 @@ def test_soft_threshold_shrinks_the_modulus_of_complex_numbers(key):
     np.testing.assert_allclose(jacobian(jnp.array([1.0, 0.0]), 1.0)[0], [[0.5, 0], [0, 0]], atol=1e-15)
 
 
+def test_soft_threshold_of_tiny_complex_numbers():
+    """Squares of their moduli are out of range; without a threshold the derivative is the identity."""
+    x = jnp.array([1e-155, 1e-300j, 5e-324, 1e-170 + 1e-170j])
+    for threshold, expected in ((0.3, 0), (0.0, 1)):
+        _, pull = jax.vjp(lambda x, t: nsi.soft_threshold(x, t), x, threshold)
+        dx, dt = pull(jnp.ones(4, complex))
+        np.testing.assert_array_equal(dx, np.full(4, expected))
+        assert np.isfinite(dt)
+
+
+
 def test_thresholds_that_cannot_be():
     with pytest.raises(nsi.InputError, match=r"soft_threshold\(threshold=.*smallest threshold is -0\.5"):
         nsi.soft_threshold(1.0, np.array([1.0, -0.5]))

@@ -201,7 +201,10 @@ def _soft_threshold(x: Any, threshold: Any, weight: Any, explicit: bool) -> jax.
     x, threshold = jnp.asarray(x, dtype), jnp.asarray(threshold, jnp.finfo(dtype).dtype)
     if jnp.iscomplexobj(x):
         left = lax.abs(x)
-        above = x - threshold / lax.abs(jnp.where(x == 0, 1, x)) * x
+        # x over its modulus, in numbers whose squares are in range; 0 where the branch is far from taken
+        idle = lax.stop_gradient((2 * left < threshold) | (left < jnp.finfo(dtype).tiny))
+        unit = jnp.where(idle, 0, x) / lax.stop_gradient(jnp.where(idle, 1, left))
+        above = x - threshold * (unit / lax.abs(jnp.where(unit == 0, 1, unit)))
     else:
         sign = lax.sign(lax.stop_gradient(x))
         left = x * sign
