@@ -45,7 +45,27 @@ class ProxGradient:
     block: Callable[[jax.Array], jax.Array] | None = None
 
 
-Structure = General | Symmetric | ProxGradient
+@config
+class Saddle:
+    """The matrix is I - D(I - K), or its transpose, K being that of a program with multipliers.
+
+    K = [[p P, p Aᵀ, p Gᵀ], [-a A, 0, 0], [-g G, 0, 0]] with P symmetric and positive semidefinite, D diagonal,
+    0 <= D <= I; vectors are triples (x, y, z).
+
+    Args:
+        weights: the diagonal of D, a triple; that of y is one.
+        matrices: (P, A, G).
+        steps: (p, a, g), positive: a number, and one for each row of A and of G.
+        transposed: whether the matrix is the transpose.
+    """
+
+    weights: tuple[jax.Array, jax.Array, jax.Array]
+    matrices: tuple[jax.Array, jax.Array, jax.Array]
+    steps: tuple[jax.Array, jax.Array, jax.Array]
+    transposed: bool = False
+
+
+Structure = General | Symmetric | ProxGradient | Saddle
 
 
 @config
@@ -65,7 +85,7 @@ class Operator:
     def transpose(self, rmatvec: Product) -> Operator:
         """The transpose of M, from its product; structure that is known turns with it."""
         match self.structure:
-            case ProxGradient() as structure:
+            case ProxGradient() | Saddle() as structure:
                 turned = dataclasses.replace(structure, transposed=not structure.transposed)
                 return Operator(rmatvec, turned, self.space)
             case structure:
@@ -99,7 +119,7 @@ class LinearSolution:
 class LinearSolver(abc.ABC):
     """Solves M x = b by products. Configuration: frozen, hashable, Python scalars only."""
 
-    structures: ClassVar[tuple[type, ...]] = (General, Symmetric, ProxGradient)
+    structures: ClassVar[tuple[type, ...]] = (General, Symmetric, ProxGradient, Saddle)
     rtol = None  # no annotation: a constant, which the field of an iterative solver replaces
 
     @abc.abstractmethod

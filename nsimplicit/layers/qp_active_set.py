@@ -1,0 +1,103 @@
+"""Active sets of a quadratic program: guess one, solve the equations it leaves, flip what has the wrong sign.
+
+Flipping every constraint that is violated, or whose multiplier has the wrong sign, is Newton's method on the optimality
+conditions: it ends in a few steps, or cycles (three variables are enough). So where the number of wrong constraints has
+not come down for some steps only the last of them is flipped, which ends for every strictly convex program with bounds.
+
+References: J. Júdice, F. Pires, A block principal pivoting algorithm for large-scale strictly monotone linear
+complementarity problems (1994); K. Murty, Note on a Bard-type scheme for solving the complementarity problem (1974).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nsimplicit._records import data
+from nsimplicit._tree import add
+from nsimplicit.layers.qp_conditions import State
+from nsimplicit.layers.qp_program import Program
+from nsimplicit.layers.qp_tangent import factor_once, regularised
+from nsimplicit.linear_solvers.operator import Saddle
+
+PATIENCE = 3
+
+
+@data
+class Active:
+    """Which constraints hold with equality: three boolean vectors; no variable is at both its bounds."""
+
+    lo: jax.Array
+    hi: jax.Array
+    rows: jax.Array
+
+
+def peak(x: jax.Array) -> jax.Array:
+    """The largest entry in absolute value; 0 of nothing."""
+    return jnp.max(jnp.where(x < 0, -x, x), initial=0)
+
+
+def newton(program: Program, steps: Any, active: Active, z: State) -> State:
+    """A step from z to the solution with these constraints active and the others absent.
+
+    Regularised: it leaves 1e-8 of the way, and what the equations leave open stays as it is in z.
+    """
+    P, q, A, b, G, h = (getattr(program, name) for name in "PqAbGh")
+    p, a, g = steps
+    x, y, m = z
+    free = ~(active.lo | active.hi)
+    at = jnp.where(active.hi, q if program.hi is None else program.hi, q if program.lo is None else program.lo)
+    excess = jnp.where(active.rows, g * (G @ x - jnp.where(active.rows, h, 0)), -m)
+    gradient = P @ x + q + A.T @ y + G.T @ m
+    weights = (free.astype(q.dtype), jnp.ones_like(b), active.rows.astype(q.dtype))
+    step = regularised(Saddle(weights, (P, A, G), steps), factor_once)
+    return add(z, step((jnp.where(free, -p * gradient, at - x), a * (A @ x - b), excess)))
+
+
+def pivot(program: Program, steps: Any, start: Active, z: State, max_steps: int) -> tuple[State, jax.Array]:
+    """Exchange constraints until none is wrong twice: the last state, and the number of steps.
+
+    Args:
+        program: the data, of magnitude one.
+        steps: (p, a, g) of the linear systems.
+        start: the first guess.
+        z: where to start; it decides what the constraints leave open.
+        max_steps: largest number of steps.
+    """
+    q, G, h, lo, hi = program.q, program.G, program.h, program.lo, program.hi
+    n, tau = len(q), jnp.finfo(q.dtype).eps ** 0.75
+
+    def wrong(z: State, active: Active) -> Active:
+        x, y, m = z
+        gradient = program.P @ x + q + program.A.T @ y + program.G.T @ m
+        near, flat = tau * (1 + peak(x)), tau * (1 + peak(m) + peak(gradient))
+        none = jnp.zeros_like(active.lo)
+        below = none if lo is None else jnp.where(active.lo, gradient < -flat, ~active.hi & (x < lo - near))
+        above = none if hi is None else jnp.where(active.hi, gradient > flat, ~active.lo & (x > hi + near))
+        return Active(below, above, jnp.where(active.rows, m < -flat, G @ x > h + near))
+
+    def step(carry: tuple) -> tuple:
+        active, z, least, patience, count, before, _ = carry
+        z = newton(program, steps, active, z)
+        flips = wrong(z, active)
+        flags = jnp.concatenate([flips.lo | flips.hi, flips.rows])
+        number = jnp.sum(flags)
+        fewer = number < least
+        patience = jnp.where(fewer, PATIENCE, patience - 1)
+        last = flags & (jnp.cumsum(flags[::-1])[::-1] == 1)
+        chosen = jnp.where(patience >= 0, flags, last)
+        new = Active(
+            active.lo ^ (flips.lo & chosen[:n]),
+            active.hi ^ (flips.hi & chosen[:n]),
+            active.rows ^ (flips.rows & chosen[n:]),
+        )
+        return new, z, jnp.where(fewer, number, least), patience, count + 1, number, (number == 0) & (before == 0)
+
+    zero = jnp.zeros((), int)
+    most = zero + n + len(h) + 1
+    carry = (start, z, most, zero + PATIENCE, zero, most, zero > 0)
+    _, z, _, _, count, _, _ = lax.while_loop(lambda c: ~c[-1] & (c[4] < max_steps), step, carry)
+    return z, count
