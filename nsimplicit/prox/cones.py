@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
 from nsimplicit.prox.base import Set, add_up, as_float, leafwise, real
+from nsimplicit.prox.boundary import magnitude
 
 
 def entries(x: Any, size: int, cone: str, names: str) -> list[jax.Array]:
@@ -20,6 +22,25 @@ def entries(x: Any, size: int, cone: str, names: str) -> list[jax.Array]:
     x = real(x, f"prox.{cone}")
     cone_entries(x, size, cone, names)
     return list(jnp.moveaxis(x.astype(jnp.result_type(x, jnp.float32)), -1, 0))
+
+
+def in_range(split: Callable[..., tuple[jax.Array, jax.Array]]) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """The same projections, on a cone and on its polar, found near one, where products are in range.
+
+    Points are multiplied by a power of two, which rounds nothing, and derivatives do not know it.
+    """
+
+    @functools.wraps(split)
+    def scaled(v: list[jax.Array], *args: Any) -> tuple[jax.Array, jax.Array]:
+        size = jnp.max(magnitude(lax.stop_gradient(jnp.stack(v))), axis=0)
+        _, exponent = jnp.frexp(jnp.where(jnp.isfinite(size), size, 1))
+        most = jnp.finfo(size.dtype).maxexp - 2
+        exponent = jnp.where(exponent < -most, -most, jnp.where(exponent > most, most, exponent))
+        unit = jnp.ldexp(jnp.ones_like(size), -exponent)
+        onto, away = split([unit * u for u in v], *args)
+        return onto / unit[..., None], away / unit[..., None]
+
+    return scaled
 
 
 def pieced(inner: Any, outer: Any, inside: Any, between: Any, outside: Any, selection: Any) -> jax.Array:

@@ -22,7 +22,7 @@ from nsimplicit import primitives
 from nsimplicit._records import data, static
 from nsimplicit.prox.base import Set, modulus, real
 from nsimplicit.prox.boundary import inside, snap
-from nsimplicit.prox.cones import entries, pieced, still
+from nsimplicit.prox.cones import entries, in_range, pieced, still
 from nsimplicit.prox.scalar_newton import root
 
 
@@ -176,6 +176,7 @@ def _bracket(r: jax.Array, s: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.A
     return low, high
 
 
+@in_range
 def _projected(v: list[jax.Array], selection: Any) -> tuple[jax.Array, jax.Array]:
     """The projections on the cone and on its polar; they add up to v."""
     r, s, t = v

@@ -22,7 +22,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit.prox.base import Set, concrete, fit, modulus, real
 from nsimplicit.prox.boundary import inside, snap
-from nsimplicit.prox.cones import entries, pieced, still
+from nsimplicit.prox.cones import entries, in_range, pieced, still
 from nsimplicit.prox.positive_root import roots
 from nsimplicit.prox.scalar_newton import root
 
@@ -205,6 +205,7 @@ def _flat(x: jax.Array, y: jax.Array, z: jax.Array, b: jax.Array, selection: Any
     return jnp.stack([on_x, on_y, on_z], axis=-1)
 
 
+@in_range
 def _projected(v: list[jax.Array], b: jax.Array, selection: Any) -> tuple[jax.Array, jax.Array]:
     """The projections on the cone and on its polar; they add up to v."""
     mirror = jnp.where(lax.stop_gradient(v[2]) < 0, -1, 1).astype(b.dtype)
