@@ -90,17 +90,18 @@ def nearest(y: jax.Array, k: jax.Array, c: jax.Array, equations: int, eps: float
     """
     rows, n = k.shape
     at = jnp.arange(rows)
-    free, open_ = at >= equations, c < jnp.inf
-    c = jnp.where(open_, c, 0)
+    free, bounded = at >= equations, c < jnp.inf
+    c = jnp.where(bounded, c, 0)
     least = dependent(n, eps)
 
     def excess(x: jax.Array, basis: Basis) -> tuple[jax.Array, jax.Array]:
         unit = (n + 2) * eps * stretch(basis)
-        return matmul(k, x) - c, unit * (magnitude(c) + length(x) + unit * length(y))
+        gap = jnp.where(bounded, matmul(k, x) - c, -1)
+        return gap, unit * (magnitude(c) + length(x) + unit * length(y))
 
     def choose(x: jax.Array, held: jax.Array, basis: Basis) -> jax.Array:
         gap, noise = excess(x, basis)
-        over = jnp.where(free & ~held & open_, gap - noise, -jnp.inf)
+        over = jnp.where(free & ~held, gap - noise, -jnp.inf)
         best = jnp.argmax(over)
         return jnp.where(over[best] > 0, best, -1)
 
