@@ -9,11 +9,21 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit import selections
+from nsimplicit._tree import blank
 
 
+@jax.custom_jvp
 def change(x: Any) -> jax.Array:
-    """Zero in value, with the derivatives of x: the result is known already, and this is what is added to it."""
-    return x - lax.stop_gradient(x)
+    """Zero in value, with the derivatives of x: the result is known already, and this is what is added to it.
+
+    Not ``x - stop_gradient(x)``: a forward pass would compute x to subtract it from itself.
+    """
+    return blank(jnp.asarray(x))
+
+
+@change.defjvp
+def _change_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return change(*primals), tangents[0]
 
 
 def magnitude(x: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ class Simplex(Set):
         a limit of Jacobians at nearby points. Entries within a few rounding errors of tau are at it.
 
     Cost:
-        O(n log n): one sort.
+        O(n log n): a few sums in each of about 7 steps.
 
     Example:
         >>> import jax.numpy as jnp
@@ -99,7 +99,7 @@ class CappedSimplex(Set):
         entry moves. There the total has two derivatives: this is the one for a larger total.
 
     Cost:
-        O(n log n): one sort.
+        O(n log n): a few sums in each of about 7 steps.
 
     Example:
         >>> import jax.numpy as jnp
@@ -172,7 +172,7 @@ class SparseSimplex(Set):
         x = tau for one of the k largest entries, as in :class:`Simplex`.
 
     Cost:
-        O(n log n): two sorts.
+        O(n log n): one sort, and sums.
 
     Example:
         >>> import jax.numpy as jnp

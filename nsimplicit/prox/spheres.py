@@ -42,7 +42,7 @@ class L1Sphere(Set):
         abs(x) = tau, as in :class:`Simplex`; default 0.
 
     Cost:
-        O(n log n): one sort.
+        O(n log n): a few sums in each of about 7 steps.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,9 +1,9 @@
 """The threshold tau of a vector y, along its last axis: sum(max(y - tau, 0)) = total + slope * tau.
 
-Simplices, the l1 ball and the largest entry are made of it. One sort of constants finds tau. Its derivatives are
-those of the equation, with the weights q that the entries have in the result: for constant q,
-sum(q * (dy - dtau)) = dtotal + slope * dtau + tau * dslope. The Jacobian of (y - tau)+ is then
-diag(q) - outer(q, q) / sum(q): symmetric, with eigenvalues in [0, 1], whatever the weights.
+Simplices, the l1 ball and the largest entry are made of it. Newton's method finds tau for constants, by sums alone: a
+sort takes ten times as long on a CPU. Its derivatives are those of the equation, with the weights q that the entries
+have in the result: for constant q, sum(q * (dy - dtau)) = dtotal + slope * dtau + tau * dslope. The Jacobian of
+(y - tau)+ is then diag(q) - outer(q, q) / sum(q): symmetric, with eigenvalues in [0, 1], whatever the weights.
 """
 
 from __future__ import annotations
@@ -26,10 +26,25 @@ def find(y: jax.Array, total: jax.Array, slope: Any = 0.0) -> tuple[jax.Array, j
     top = jnp.max(y, axis=-1, keepdims=True)
     y = y - top  # the sums lose fewer digits; then tau < 0
     total = total + slope * top
-    ordered = -jnp.sort(-y, axis=-1)
-    tau = (jnp.cumsum(ordered, axis=-1) - total) / (jnp.arange(1, y.shape[-1] + 1, dtype=y.dtype) + slope)
-    support = jnp.sum(ordered > tau, axis=-1, keepdims=True)
-    tau = jnp.take_along_axis(tau, jnp.where(support > 0, support - 1, 0), axis=-1)
+
+    def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Where the line through the entries above tau meets the total: not beyond the root, for the sum is convex.
+
+        From there fewer entries are above, until none is lost. Both the sum's distance from the total and its slope
+        fall, and their product by a factor of 4 or more: the steps are O(log n) and a few for each digit, often 7.
+        """
+        tau, _ = state
+        above = wide > tau
+        gathered, count = jnp.sum(jnp.stack([jnp.where(above, wide, 0), above]), axis=-1, keepdims=True)
+        line = (gathered - total) / (jnp.where(count > 0, count, 1) + slope)
+        rises = line > tau
+        return jnp.where(rises, line, tau), rises
+
+    # A 16-bit number could not count the entries.
+    wide, total = (a.astype(jnp.result_type(a, jnp.float32)) for a in (y, total))
+    begin = -total / (1 + slope)  # as if only the largest were above
+    tau, _ = lax.while_loop(lambda state: jnp.any(state[1]), step, (begin, begin == begin))
+    tau = tau.astype(y.dtype)
     # Entries far from zero are known to fewer digits than their differences; but not all of them are at the kink.
     size, most = magnitude(top), -1e4 * tau
     return snap(y - tau, jnp.where(size < most, size, most) - tau), tau + top
