@@ -95,6 +95,28 @@ def test_box_section_agrees():
         ours.projection.projection_box_section(V, (*hyper[:3], 9.0), check_feasible=True)
 
 
+@pytest.mark.slow
+def test_polyhedra_agree():
+    """jaxopt's is found by ADMM, to 1e-3; a row of zeros says nothing, there and here."""
+    hyper = (jnp.array([[1.0, 1.0, 1.0, 0.0], [0.0] * 4]), jnp.array([0.5, 0.0]), A, jnp.array([0.3, -0.2]))
+    mine, other = (m.projection.projection_polyhedron(V, hyper, check_feasible=False) for m in (ours, theirs))
+    np.testing.assert_allclose(mine, other, atol=5e-3)
+    close(mine[:3].sum(), 0.5)
+    empty = (None, None, jnp.array([[1.0], [-1.0]]), jnp.array([-1.0, -1.0]))
+    with pytest.raises(ValueError, match="no x satisfies"):
+        ours.projection.projection_polyhedron(jnp.zeros(1), empty)
+
+
+@pytest.mark.slow
+def test_transport_plans_agree():
+    """jaxopt's are found by L-BFGS, to 1e-3."""
+    marginals = jnp.array([0.2, 0.3, 0.5]), jnp.array([0.4, 0.3, 0.3])
+    mine, other = (jax.jit(m.projection.projection_transport)(X[:3, :3], marginals) for m in (ours, theirs))
+    np.testing.assert_allclose(mine, other, atol=2e-3)
+    close(mine.sum(0), marginals[1])
+    close(ours.projection.projection_birkhoff(X[:3, :3]).sum(1), 1)
+
+
 @pytest.mark.parametrize("module", ["prox", "projection", "linear_solve", "implicit_diff", "objective"])
 def test_names_and_parameters_are_theirs(module):
     mine, other = getattr(ours, module), getattr(theirs, module)
@@ -109,7 +131,8 @@ def test_names_and_parameters_are_theirs(module):
 
 def test_every_function_has_a_row():
     assert set(PROXES) | {"make_prox_from_projection"} == set(ours.prox.__all__)
-    assert set(PROJECTIONS) | {"projection_sparse_simplex", "projection_box_section"} == set(ours.projection.__all__)
+    own = {f"projection_{name}" for name in ("sparse_simplex", "box_section", "polyhedron", "transport", "birkhoff")}
+    assert set(PROJECTIONS) | own == set(ours.projection.__all__)
 
 
 def test_hyperparameters_may_be_left_out_and_named():

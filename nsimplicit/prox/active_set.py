@@ -130,7 +130,7 @@ def nearest(y: jax.Array, k: jax.Array, c: jax.Array, equations: int, eps: float
         incoming = jnp.where(enters, choose(x, held, basis), jnp.where(possible, incoming, -1))
         return _State(x, multipliers, held, basis, incoming, rounds + 1)
 
-    basis, held = span(k, at, equations, least)
+    basis, held = span(k, at, equations, least) if equations else (empty(n, rows, k.dtype), jnp.zeros(rows, bool))
     x = back_on(back_on(y, k, c, basis), k, c, basis)
     state = _State(x, jnp.zeros_like(c), held, basis, choose(x, held, basis), jnp.zeros((), int))
     last = 20 * (rows + n) + 100

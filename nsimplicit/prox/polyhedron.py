@@ -12,6 +12,7 @@ from jax import lax
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit.primitives.coupled import coupled_switch
+from nsimplicit.primitives.switch import compiled
 from nsimplicit.prox.active_set import dependent, length, nearest, span, stretch
 from nsimplicit.prox.base import Set, as_float, concrete, matmul, real
 from nsimplicit.prox.boundary import change, inside, magnitude, snap
@@ -124,11 +125,17 @@ class Polyhedron(Set):
         """The nearest point of the set; nan where the set is empty."""
         y, k, c, equations, eps = self._rows(x)
         selection = inside(self.selection, "prox.Polyhedron")
-        one = jnp.vectorize(lambda y: _project(y, k, c, equations, eps, selection), signature="(n)->(n)")
-        return back(one(y), real(x, "prox.Polyhedron"))
+        out = _project(y, k, c, selection, equations=equations, units=eps)
+        return back(out, real(x, "prox.Polyhedron"))
 
 
-def _project(y: jax.Array, k: jax.Array, c: jax.Array, equations: int, units: Any, selection: Any) -> jax.Array:
+@compiled("equations", "units")
+def _project(y: jax.Array, k: jax.Array, c: jax.Array, selection: Any, *, equations: int, units: Any) -> jax.Array:
+    """The nearest points to the vectors of y."""
+    return jnp.vectorize(lambda y: _nearest(y, k, c, selection, equations, units), signature="(n)->(n)")(y)
+
+
+def _nearest(y: jax.Array, k: jax.Array, c: jax.Array, selection: Any, equations: int, units: Any) -> jax.Array:
     """The nearest point to one vector.
 
     With weights q in [0, 1] of the rows k (1: held, 0: free), W = sqrt(q) k and D = sqrt(1 - q), what

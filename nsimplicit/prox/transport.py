@@ -13,6 +13,7 @@ from nsimplicit import selections
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit.primitives.coupled import coupled_switch
+from nsimplicit.primitives.switch import compiled
 from nsimplicit.prox.base import Set, concrete, real, require
 from nsimplicit.prox.boundary import change, magnitude, snap
 from nsimplicit.prox.hermitian import back, working
@@ -94,7 +95,7 @@ class TransportPolytope(Set):
 
     def project(self, x: Any) -> jax.Array:
         """The nearest transport plan; nan where the totals differ."""
-        return back(_nearest(*self._matrices(x), self.selection), real(x, "prox.TransportPolytope"))
+        return _project(*self._matrices(x), self.selection, real(x, "prox.TransportPolytope"))
 
 
 @data
@@ -142,7 +143,7 @@ class Birkhoff(Set):
 
     def project(self, x: Any) -> jax.Array:
         """The nearest doubly stochastic matrix."""
-        return back(_nearest(*self._matrices(x), self.selection), real(x, "prox.Birkhoff"))
+        return _project(*self._matrices(x), self.selection, real(x, "prox.Birkhoff"))
 
 
 def _unit(*arrays: Any) -> float:
@@ -174,19 +175,24 @@ def _indicator(x: jax.Array, a: jax.Array, b: jax.Array, unit: float) -> jax.Arr
     return jnp.where(on, 0, jnp.asarray(jnp.inf, x.dtype))
 
 
-def _nearest(x: jax.Array, a: jax.Array, b: jax.Array, unit: float, selection: Any) -> jax.Array:
+def _project(x: jax.Array, a: jax.Array, b: jax.Array, unit: float, selection: Any, like: jax.Array) -> jax.Array:
     if selection is not None:
         selection = selections.weight(selection, 0.0, "switch")
+    return back(_nearest(x, a, b, selection, unit=unit), like)
+
+
+@compiled("unit")
+def _nearest(x: jax.Array, a: jax.Array, b: jax.Array, selection: Any, *, unit: float) -> jax.Array:
     total, other = jnp.sum(a), jnp.sum(b)
     mean = (total + other) / 2
     # Half of a difference each: what is left of it has a matrix with these sums.
     a, b = (sums * (mean / jnp.where(t > 0, t, 1)) for sums, t in ((a, total), (b, other)))
     agree = _agree(*lax.stop_gradient((total, other)), unit)
-    one = jnp.vectorize(lambda y: _project(y, a, b, unit, selection), signature="(n,m)->(n,m)")
+    one = jnp.vectorize(lambda y: _one(y, a, b, unit, selection), signature="(n,m)->(n,m)")
     return one(x) * jnp.where(agree, 1, jnp.nan)
 
 
-def _project(y: jax.Array, a: jax.Array, b: jax.Array, unit: float, selection: Any) -> jax.Array:
+def _one(y: jax.Array, a: jax.Array, b: jax.Array, unit: float, selection: Any) -> jax.Array:
     """The nearest plan to one matrix.
 
     The potentials are found for constants, and have the derivatives of their equations with the

@@ -12,12 +12,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from nsimplicit._errors import InputError, message
 from nsimplicit.compat.jaxopt._table import REQUIRED, function
 from nsimplicit.prox import (
     AffineSet,
+    Birkhoff,
     Box,
     BoxSection,
     Halfspace,
@@ -28,13 +31,17 @@ from nsimplicit.prox import (
     L2Sphere,
     LInfBall,
     Nonnegative,
+    Polyhedron,
     Set,
     Simplex,
     SparseSimplex,
+    TransportPolytope,
 )
+from nsimplicit.prox.base import concrete
 
 __all__ = [
     "projection_affine_set",
+    "projection_birkhoff",
     "projection_box",
     "projection_box_section",
     "projection_halfspace",
@@ -46,8 +53,10 @@ __all__ = [
     "projection_l2_sphere",
     "projection_linf_ball",
     "projection_non_negative",
+    "projection_polyhedron",
     "projection_simplex",
     "projection_sparse_simplex",
+    "projection_transport",
 ]
 
 
@@ -86,6 +95,29 @@ def _shifted(x: Any, value: Any) -> Any:
 def _sparse_simplex(x: Any, max_nz: int, approximate: bool, value: Any) -> Any:
     del approximate
     return SparseSimplex(max_nz, 1.0 if value is None else value).project(x)
+
+
+def _without_empty_rows(matrix: Any, bound: Any, holds: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """jaxopt lets a row of zeros pass that says nothing."""
+    rows, bounds = concrete(matrix), concrete(bound)
+    if rows is None or bounds is None:
+        return matrix, bound
+    keep = np.any(rows, axis=1) | ~holds(bounds)
+    return (matrix, bound) if np.all(keep) else (rows[keep], bounds[keep])
+
+
+def _polyhedron(x: Any, hyperparams: Any, check_feasible: bool) -> Any:
+    A, b, G, h = hyperparams
+    if A is not None:
+        A, b = _without_empty_rows(A, b, lambda b: b == 0)
+    if G is not None:
+        G, h = _without_empty_rows(G, h, lambda h: h >= 0)
+    p = Polyhedron(A, b, G, h).project(x)
+    if check_feasible and (numbers := concrete(p)) is not None and np.any(np.isnan(numbers)) and np.all(np.isfinite(x)):
+        found, meaning = "no x satisfies A @ x = b and G @ x <= h.", "There is nothing to project on."
+        tries = "the equations and the bounds one by one", "check_feasible=False, for nan"
+        raise InputError(message("projection_polyhedron(x, (A, b, G, h))", found, meaning, *tries))
+    return p
 
 
 projection_non_negative = function(
@@ -152,3 +184,22 @@ projection_affine_set = function(
     _leafwise(lambda system: AffineSet(*system)),
     hyperparams=REQUIRED,
 )
+projection_polyhedron = function(
+    "projection_polyhedron",
+    "Nearest point with A @ x = b and G @ x <= h; ``hyperparams = (A, b, G, h)``; of an empty set nan inside ``jit``.",
+    _polyhedron,
+    hyperparams=REQUIRED,
+    check_feasible=True,
+)
+
+
+def projection_transport(sim_matrix: Any, marginals: Any, make_solver: Any = None, use_semi_dual: bool = True) -> Any:
+    """Nearest nonnegative matrix with given sums of rows and columns; ``marginals = (a, b)``, always exact."""
+    del make_solver, use_semi_dual
+    return TransportPolytope(*marginals).project(sim_matrix)
+
+
+def projection_birkhoff(sim_matrix: Any, make_solver: Any = None, use_semi_dual: bool = True) -> Any:
+    """Nearest doubly stochastic matrix, always exact."""
+    del make_solver, use_semi_dual
+    return Birkhoff().project(sim_matrix)
