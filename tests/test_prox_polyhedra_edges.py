@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from scipy.optimize import linprog, nnls
 
 import nsimplicit as nsi
@@ -41,8 +40,8 @@ def test_many_polyhedra_at_once():
 
     def everything(A, b, G, h, y):
         g = prox.Polyhedron(A, b, G, h)
-        J = jax.jacrev(g.project)(y)
-        return g.project(y), J, g(g.project(y)), g.project(g.project(y))
+        p, pull = jax.vjp(g.project, y)
+        return p, jax.vmap(pull)(np.eye(4))[0], g(p), g.project(p)
 
     found = jax.jit(jax.vmap(everything))(*map(np.stack, zip(*problems, strict=True)))
     empty = [kind for kind in range(0, 200, 13) if is_empty(*problems[kind][:4])]
@@ -104,9 +103,8 @@ def test_points_inside_bounds_that_are_none_and_one_unknown():
     np.testing.assert_array_equal(half(np.array([[5.0], [1.0], [-7.0]])), [[1.5], [1.0], [-7.0]])
 
 
-@pytest.mark.parametrize("dtype", (np.float32, np.float64))
-def test_far_away_and_close_to_parallel(dtype, key):
-    eps = np.finfo(dtype).eps
+def test_far_away_and_close_to_parallel_in_float32(key):
+    dtype, eps = np.float32, np.finfo(np.float32).eps
     y = np.asarray(jax.random.normal(key, (50, 2)), dtype)
     # Two planes at an angle of 1e-3, and a third that cuts their corner off by a little.
     G = np.array([[1.0, 0.0], [1.0, 1e-3], [0.5, -1.0], [-1.0, 0.0]], dtype)
