@@ -25,7 +25,7 @@ from nsimplicit.layers.qp_program import Program, read
 from nsimplicit.layers.qp_solve import solve
 from nsimplicit.layers.qp_tangent import Condensed
 
-MAX_STEPS = 100
+MAX_STEPS = 60
 NAMES = {"active": 1.0, "inactive": 0.0}
 
 

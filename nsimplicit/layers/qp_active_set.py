@@ -57,8 +57,10 @@ def newton(program: Program, steps: Any, active: Active, z: State) -> State:
     return add(z, step((jnp.where(free, -p * gradient, at - x), a * (A @ x - b), excess)))
 
 
-def pivot(program: Program, steps: Any, start: Active, z: State, max_steps: int) -> tuple[State, jax.Array]:
-    """Exchange constraints until none is wrong twice: the last state, and the number of steps.
+def pivot(
+    program: Program, steps: Any, start: Active, z: State, max_steps: int, skip: jax.Array
+) -> tuple[State, jax.Array, jax.Array]:
+    """Exchange constraints until none is wrong twice: the last state, whether it got there, the number of steps.
 
     Args:
         program: the data, of magnitude one.
@@ -66,6 +68,7 @@ def pivot(program: Program, steps: Any, start: Active, z: State, max_steps: int)
         start: the first guess.
         z: where to start; it decides what the constraints leave open.
         max_steps: largest number of steps.
+        skip: whether to take none.
     """
     q, G, h, lo, hi = program.q, program.G, program.h, program.lo, program.hi
     n, tau = len(q), jnp.finfo(q.dtype).eps ** 0.75
@@ -98,6 +101,6 @@ def pivot(program: Program, steps: Any, start: Active, z: State, max_steps: int)
 
     zero = jnp.zeros((), int)
     most = zero + n + len(h) + 1
-    carry = (start, z, most, zero + PATIENCE, zero, most, zero > 0)
-    _, z, _, _, count, _, _ = lax.while_loop(lambda c: ~c[-1] & (c[4] < max_steps), step, carry)
-    return z, count
+    carry = (start, z, most, zero + PATIENCE, zero, most, skip)
+    _, z, _, _, count, _, done = lax.while_loop(lambda c: ~c[-1] & (c[4] < max_steps), step, carry)
+    return z, done, count

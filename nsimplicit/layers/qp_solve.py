@@ -20,8 +20,9 @@ from nsimplicit.layers.qp_tangent import factor
 from nsimplicit.linear_solvers.lanes import largest
 from nsimplicit.linear_solvers.lapack import one_by_one
 
-COLD, POLISH = 12, 8
-"""Active sets that are tried from a cold start, and from an interior point."""
+Start = tuple[State, Active, jax.Array, jax.Array]
+COLD = 12
+"""Active sets that are tried at least; where there are only bounds trying more of them always ends."""
 
 
 def scaled(program: Program) -> tuple[Program, jax.Array, jax.Array, jax.Array]:
@@ -68,61 +69,60 @@ def solve(program: Program, tol: float, max_steps: int) -> tuple[State, jax.Arra
         z, status, count, error = _solve(inner, tol, max_steps)
         x, y, m = z
         lost = (status == INFEASIBLE) | (status == UNBOUNDED) | (status == INVALID)
+        m = jnp.where(m > 0, m, 0)
         x, y, m = (jnp.where(lost, jnp.nan, v) for v in (x, y * cost / rows_A, m * cost / rows_G))
         return (x, y, m), jnp.asarray(status, int), count, error
 
 
 def _solve(program: Program, tol: float, max_steps: int) -> tuple[State, jax.Array, jax.Array, jax.Array]:
+    """Active sets from a cold start; in a second turn from an interior point. One loop, so that it is compiled once."""
     steps, q = steps_for(program), program.q
-    no = jnp.zeros_like(q, bool)
-    zero = (jnp.zeros_like(q), jnp.zeros_like(program.b), jnp.zeros_like(program.h))
-    nothing = Active(no, no, jnp.zeros_like(program.h, bool))
-    cold = COLD if program.h.size else COLD + 5 * len(q)
-    z, count = pivot(program, steps, nothing, zero, cold)
-    error = residual(program, steps, z)
-    failed = ~(error <= tol)
+    limit = COLD if program.h.size else COLD + 5 * len(q)
     leaves, structure = jax.tree.flatten(program)
 
     @one_by_one
-    def rescue(failed: jax.Array, *operands: jax.Array) -> tuple:
-        program = structure.unflatten(operands[4:])
+    def warm(needed: jax.Array, *leaves: jax.Array) -> Start:
+        here = structure.unflatten(leaves)
+        return lax.cond(needed, lambda: _interior(here, tol, max_steps), lambda: _cold(here))
 
-        def run() -> tuple:
-            return _interior(program, steps_for(program), tol, max_steps)
+    def attempt(carry: tuple) -> tuple:
+        _, _, count, error, turn = carry
+        needed = (turn > 0) & ~(error <= tol)
+        rough, active, code, inner = lax.cond(largest(needed), lambda: warm(needed, *leaves), lambda: _cold(program))
+        fine, done, outer = pivot(program, steps, active, rough, limit, (turn > 0) & ~needed)
+        z = jax.tree.map(lambda u, v: jnp.where(done, u, v), fine, rough)
+        error = residual(program, steps, z)
+        unsolved = jnp.where(code == SOLVED, MAX_STEPS, code)
+        status = jnp.where((error <= tol) & (code != INVALID), SOLVED, unsolved)
+        return z, status, count + inner + outer, error, turn + 1
 
-        def keep() -> tuple:
-            return *operands[:3], jnp.asarray(SOLVED), jnp.zeros((), int), operands[3]
-
-        return lax.cond(failed, run, keep)
-
-    def done() -> tuple:
-        return *z, jnp.asarray(SOLVED), jnp.zeros((), int), error
-
-    x, y, m, status, more, error = lax.cond(largest(failed), lambda: rescue(failed, *z, error, *leaves), done)
-    return (x, y, m), status, count + more, error
+    z, _, zero, _ = _cold(program)
+    start = (z, zero, zero, jnp.full_like(q[0], jnp.inf), zero)
+    z, status, count, error, _ = lax.while_loop(lambda c: ~(c[3] <= tol) & (c[4] < 2), attempt, start)
+    return z, status, count, error
 
 
-def _interior(program: Program, steps: Any, tol: float, max_steps: int) -> tuple:
-    """The interior point, and the better of it and its polish."""
+def _cold(program: Program) -> Start:
+    """Nothing."""
+    q, no, zero = program.q, jnp.zeros_like(program.q, bool), jnp.zeros((), int)
+    z = (jnp.zeros_like(q), jnp.zeros_like(program.b), jnp.zeros_like(program.h))
+    return z, Active(no, no, jnp.zeros_like(program.h, bool)), zero, zero
+
+
+def _interior(program: Program, tol: float, max_steps: int) -> Start:
+    """An interior point, the constraints that are active there, what was found, and the number of steps."""
     P, q, A, b, G, h, lo, hi = (getattr(program, n) for n in ("P", "q", "A", "b", "G", "h", "lo", "hi"))
     n, eye = len(q), jnp.eye(len(q), dtype=q.dtype)
     below = (-eye, -lo) if lo is not None else (eye[:0], q[:0])
     above = (eye, hi) if hi is not None else (eye[:0], q[:0])
     C, d = (jnp.concatenate(parts) for parts in zip((G, h), below, above, strict=True))
     there = ~(d == jnp.inf)
+    C, d = jnp.where(there[:, None], C, 0), jnp.where(there, d, 1)
     # The factor is nan where P is not convex, 0·v where v is nan or infinite.
     convex = factor(P + 10 * n * float(jnp.finfo(q.dtype).eps) * eye)(jnp.ones_like(q))
-    C, d = jnp.where(there[:, None], C, 0), jnp.where(there, d, 1)
     bad = jnp.any(jnp.array([jnp.any(jnp.isnan(v)) for v in (convex, 0 * q, 0 * A, 0 * b, 0 * C, 0 * d)]))
     (x, y, m, s), code, count = interior(P, q, A, b, C, d, tol=tol / 10, max_steps=max_steps)
     m, tight = jnp.where(there, m, 0), there & (m > s)
     at_lo = tight[len(h) : len(h) + n] if lo is not None else jnp.zeros(n, bool)
     at_hi = tight[len(d) - n :] & ~at_lo if hi is not None else jnp.zeros(n, bool)
-    rough = (x, y, m[: len(h)])
-    fine, more = pivot(program, steps, Active(at_lo, at_hi, tight[: len(h)]), rough, POLISH)
-    errors = residual(program, steps, rough), residual(program, steps, fine)
-    better = errors[1] <= errors[0]
-    z = tuple(jnp.where(better, u, v) for u, v in zip(fine, rough, strict=True))
-    error = jnp.where(better, errors[1], errors[0])
-    status = jnp.where(error <= tol, SOLVED, jnp.where(code == SOLVED, MAX_STEPS, code))
-    return *z, jnp.where(bad, INVALID, status), count + more, error
+    return (x, y, m[: len(h)]), Active(at_lo, at_hi, tight[: len(h)]), jnp.where(bad, INVALID, code), count

@@ -48,8 +48,14 @@ REFINEMENTS = 10
 def factor(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """A solver for vectors, of a symmetric positive definite matrix; nan where it is not definite."""
     if matrix.shape[-1] <= PLAIN_SIZE:
-        solve = factor_definite(matrix)
-        return lambda v: solve(v[:, None])[:, 0]
+        inverse = factor_definite(matrix)
+
+        def solve(v: jax.Array) -> jax.Array:
+            # A product with an inverse is backward stable after one step of refinement, as substitution is.
+            x = inverse(v[:, None])
+            return (x + inverse(v[:, None] - matrix @ x))[:, 0]
+
+        return solve
     lower = lapack.cholesky(matrix)
     return lambda v: _both_halves(lower, v[:, None])[:, 0]
 
@@ -85,7 +91,7 @@ def regularised(
     """``v -> x`` with M x = v up to the regularisation, from one factor."""
     (P, A, G), (p, a, g), (free, _, active) = system.matrices, system.steps, system.weights
     delta = jnp.finfo(P.dtype).eps ** 0.5
-    loose = 1 - active + delta
+    loose = jnp.where(active == 0, 1, 1 - active + delta)  # an inactive row is solved as it is
     N = p * P + delta * jnp.eye(len(P), dtype=P.dtype) + gram(A, p * a / delta) + gram(G, p * g * active / loose)
     C = jnp.sqrt(free)
     solve = factor(jnp.diag(1 - free) + C[:, None] * N * C)
