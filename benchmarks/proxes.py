@@ -2,9 +2,11 @@
 
 The error of a row is its largest difference from nsimplicit's answer (``agreement`` says who is right). NumPy has no
 VJP, and its libraries take one vector at a time: a loop over a batch of 100, next to nsimplicit's ``vmap``.
+
+One promise per operator, at its worst cell: forward and VJP no slower than jaxopt and scico, a batch no slower than
+pyproximal. Every row that is faster than nsimplicit says so, promised or not.
 """
 
-import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,124 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.agreement_row import STEP as S
-from benchmarks.agreement_row import jaxopt, jaxopt_isotonic, pyproximal, scico, sklearn_isotonic
+from benchmarks.proxes_operators import OPERATORS, Operator
 from benchmarks.race import OURS, Entrant, absent, race
-from benchmarks.report import Table
+from benchmarks.report import Table, write
 from nsimplicit import prox
 
 N, BATCH = 10_000, 100
 PSD_BOUND = 1.3  # times one eigendecomposition
+NO_SLOWER = 0.9  # of a peer's time: what the medians of one program in two runs differ by
+ERROR = 1e-5  # a peer that is further off computes something else
 MOST_BYTES = 4e9
-W = 0.5
-
-
-@dataclasses.dataclass(frozen=True)
-class Operator:
-    """A prox on vectors of any length, or on matrices; ``array`` are peers in JAX, ``numpy`` those of NumPy."""
-
-    name: str
-    ours: Callable[[Any], Any]
-    array: dict[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
-    numpy: dict[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
-    matrix: bool = False
-    walk: bool = False  # a random walk for an input, with structure to be found
-
-
-def half(x: Any) -> float:
-    """A number that does not grow with the length, so that some entries are kept and others are not."""
-    return 0.1 * x.shape[-1]
-
-
-OPERATORS = (
-    Operator(
-        "L1",
-        prox.L1(W).prepare(S),
-        {
-            "jaxopt": lambda x: jaxopt.prox.prox_lasso(x, W * jnp.ones_like(x), S),
-            "scico": lambda x: scico.L1Norm().prox(x, W * S),
-        },
-        {"pyproximal": lambda x: pyproximal.L1(W).prox(x, S)},
-    ),
-    Operator(
-        "ElasticNet",
-        prox.ElasticNet(W, W * W).prepare(S),
-        {"jaxopt": lambda x: jaxopt.prox.prox_elastic_net(x, (W, W), S)},
-    ),
-    Operator(
-        "GroupL2",
-        prox.GroupL2(10 * W, axis=0).prepare(S),
-        {
-            "jaxopt": lambda x: jax.vmap(lambda c: jaxopt.prox.prox_group_lasso(c, 10 * W, S), 1, 1)(x),
-            "scico": lambda x: scico.L21Norm(0).prox(x, 10 * W * S),
-        },
-        {"pyproximal": lambda x: pyproximal.L21(len(x), 10 * W).prox(x.ravel(), S).reshape(x.shape)},
-        matrix=True,
-    ),
-    Operator(
-        "L2Ball",
-        prox.L2Ball(5.0).project,
-        {
-            "jaxopt": lambda x: jaxopt.projection.projection_l2_ball(x, 5.0),
-            "scico": lambda x: scico.L2BallIndicator(5.0).prox(x),
-        },
-        {"pyproximal": lambda x: pyproximal.EuclideanBall(0.0, 5.0).prox(x, 1.0)},
-    ),
-    Operator(
-        "Box",
-        prox.Box(-W, W).project,
-        {"jaxopt": lambda x: jaxopt.projection.projection_box(x, (-W, W))},
-        {"pyproximal": lambda x: pyproximal.Box(-W, W).prox(x, 1.0)},
-    ),
-    Operator(
-        "Simplex",
-        lambda x: prox.Simplex(half(x)).project(x),
-        {"jaxopt": lambda x: jaxopt.projection.projection_simplex(x, half(x))},
-        {"pyproximal": lambda x: pyproximal.Simplex(len(x), half(x)).prox(x, 1.0)},
-    ),
-    Operator(
-        "L1Ball",
-        lambda x: prox.L1Ball(half(x)).project(x),
-        {"jaxopt": lambda x: jaxopt.projection.projection_l1_ball(x, half(x))},
-        {"pyproximal": lambda x: pyproximal.L1Ball(len(x), half(x)).prox(x, 1.0)},
-    ),
-    Operator(
-        "CappedSimplex",
-        lambda x: prox.CappedSimplex(half(x), 1.0).project(x),
-        {
-            "jaxopt": lambda x: jaxopt.projection.projection_box_section(
-                x, (jnp.zeros_like(x), jnp.ones_like(x), jnp.ones_like(x), half(x))
-            )
-        },
-        {
-            "pyproximal": lambda x: pyproximal.projection.HyperPlaneBoxProj(np.ones(len(x)), half(x), 0.0, 1.0)(x),
-        },
-    ),
-    Operator(
-        "TotalVariation1D",
-        prox.TotalVariation1D(5.0).prepare(S),
-        {},
-        {
-            "pyproximal, as it comes (10 steps)": lambda x: pyproximal.TV(x.shape, 5.0).prox(x, S),
-            "pyproximal, 1000 steps": lambda x: pyproximal.TV(x.shape, 5.0, niter=1000, rtol=0.0).prox(x, S),
-        },
-        walk=True,
-    ),
-    Operator(
-        "Isotonic",
-        prox.Isotonic().project,
-        {"jaxopt": jaxopt_isotonic},
-        {"scikit-learn": lambda x: sklearn_isotonic.isotonic_regression(x)},
-        walk=True,
-    ),
-    Operator(
-        "NuclearNorm",
-        prox.NuclearNorm(10 * W).prepare(S),
-        {"scico": lambda x: scico.NuclearNorm().prox(x, 10 * W * S)},
-        {"pyproximal": lambda x: pyproximal.Nuclear(x.shape, 10 * W).prox(x.ravel(), S).reshape(x.shape)},
-        matrix=True,
-    ),
-)
+SECONDS = 1.5  # for the calls of one entrant in one race
 
 
 def draw(operator: Operator, n: int, batch: int = 1) -> np.ndarray:
@@ -144,61 +39,80 @@ def vjp(fun: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
     return lambda x, weights: jax.vjp(fun, x)[1](weights)[0]
 
 
-def entrant(name: str, call: Callable[..., Any], args: tuple[Any, ...], truth: Any, jitted: bool = True) -> Entrant:
-    """A program in the race, unless it needs more memory than there should be."""
+def entrant(name: str, call: Callable[..., Any], args: tuple[Any, ...], truth: Any = None) -> Entrant:
+    """A program of JAX in the race, compiled here, unless it needs more memory than there should be."""
+    try:
+        ready = jax.jit(call).lower(*args).compile()
+    except Exception as failure:
+        return absent(name, failure, args)
+    memory = ready.memory_analysis()
+    if memory is not None and memory.temp_size_in_bytes > MOST_BYTES:
+        return absent(name, MemoryError(f"would take {memory.temp_size_in_bytes / 1e9:.1f} GB"), args)
+    return Entrant(name, call, args, None if truth is None else off(truth), ready=ready)
 
-    def error(out: Any) -> float:
-        return float(np.max(abs(np.asarray(out) - truth)))
 
-    if jitted and name != OURS:
-        try:
-            memory = jax.jit(call).lower(*args).compile().memory_analysis()
-        except Exception as failure:
-            return absent(name, failure, args)
-        if memory is not None and memory.temp_size_in_bytes > MOST_BYTES:
-            return absent(name, MemoryError(f"would take {memory.temp_size_in_bytes / 1e9:.1f} GB"), args)
-    return Entrant(name, call, args, error, jitted=jitted, ready=None if jitted else call)
+def eager(name: str, call: Callable[..., Any], args: tuple[Any, ...], truth: Any) -> Entrant:
+    """A program of NumPy's."""
+    return Entrant(name, call, args, off(truth), jitted=False, ready=call)
+
+
+def off(truth: Any) -> Callable[[Any], float]:
+    return lambda out: float(np.max(abs(np.asarray(out) - truth)))
 
 
 def add(table: Table, what: dict[str, Any], entrants: list[Entrant], repeats: int) -> list[dict[str, Any]]:
     """Race, and say how many times nsimplicit's time each took."""
-    rows = race(entrants, repeats, compiles=0)
+    rows = race(entrants, repeats, compiles=0, seconds=SECONDS)
     ours = rows[0]["median ms"]
-    keep = ("entrant", "median ms", "quartile 1", "quartile 3", "error", "MB", "note")
+    keep = ("entrant", "median ms", "quartile 1", "quartile 3", "error", "note")
     for row in rows:
-        timed = isinstance(row["median ms"], float) and isinstance(ours, float)
-        ratio = {"x nsimplicit": row["median ms"] / ours if timed else "", "bound": ""}
-        table.rows.append(what | {column: row[column] for column in keep} | ratio)
+        ratio: Any = row["median ms"] / ours if isinstance(row["median ms"], float) and isinstance(ours, float) else ""
+        slower = "nsimplicit is slower" if ratio != "" and ratio < 1 else ""
+        table.rows.append(what | {column: row[column] for column in keep} | {"x nsimplicit": ratio, "bound": slower})
     return table.rows[-len(rows) :]
 
 
-def one(table: Table, operator: Operator, n: int, repeats: int) -> None:
-    """Forward and VJP of a single vector or matrix."""
+def one(table: Table, operator: Operator, n: int, repeats: int) -> list[dict[str, Any]]:
+    """Forward and VJP of a single vector or matrix; the rows that are promised."""
     (x,) = draw(operator, n)
-    weights = np.random.default_rng(1).normal(size=x.shape)
+    weights, promised = np.random.default_rng(1).normal(size=x.shape), []
     for word, args in (("forward", (x,)), ("VJP", (x, weights))):
         change = vjp if word == "VJP" else lambda fun: fun
-        truth = np.asarray(jax.jit(change(operator.ours))(*args))
         arrays = tuple(jnp.asarray(a) for a in args)
-        entrants = [Entrant(OURS, change(operator.ours), arrays)]
-        entrants += [entrant(name, change(call), arrays, truth) for name, call in operator.array.items()]
-        if word == "forward":
-            entrants += [entrant(name, call, (x,), truth, jitted=False) for name, call in operator.numpy.items()]
-        add(table, {"operator": operator.name, "what": word, "batch": 1}, entrants, repeats)
+        ours = entrant(OURS, change(operator.ours), arrays)
+        truth = np.asarray((ours.ready or ours.call)(*arrays))
+        jitted = [entrant(name, change(call), arrays, truth) for name, call in operator.array.items()]
+        numpy = operator.numpy.items() if word == "forward" else ()
+        others = [eager(name, call, (x,), truth) for name, call in numpy]
+        rows = add(table, {"operator": operator.name, "what": word, "batch": 1}, [ours, *jitted, *others], repeats)
+        promised += rows[1 : 1 + len(jitted)]
+    return promised
 
 
-def many(table: Table, operator: Operator, n: int, batch: int, repeats: int) -> None:
-    """A batch: ``vmap``, next to a loop in NumPy."""
+def many(table: Table, operator: Operator, n: int, batch: int, repeats: int) -> list[dict[str, Any]]:
+    """A batch: ``vmap``, next to a loop in NumPy; the rows that are promised."""
     x = draw(operator, n, batch)
-    ours = jax.vmap(operator.ours)
-    truth = np.asarray(jax.jit(ours)(x))
-    entrants = [Entrant(OURS, ours, (jnp.asarray(x),))]
-    for name, call in operator.numpy.items():
-        if "1000" not in name:
-            loop = lambda x, call=call: np.stack([call(row) for row in x])  # noqa: E731
-            entrants.append(entrant(name, loop, (x,), truth, jitted=False))
-    if len(entrants) > 1:
-        add(table, {"operator": operator.name, "what": "forward", "batch": batch}, entrants, repeats)
+    ours = entrant(OURS, jax.vmap(operator.ours), (jnp.asarray(x),))
+    truth = np.asarray((ours.ready or ours.call)(*ours.args))
+    loops = {name: loop(call) for name, call in operator.numpy.items() if "1000" not in name}
+    entrants = [ours, *(eager(name, call, (x,), truth) for name, call in loops.items())]
+    what = {"operator": operator.name, "what": "forward", "batch": batch}
+    rows = add(table, what, entrants, repeats) if loops else []
+    return [row for row in rows if row["entrant"].startswith("pyproximal")]
+
+
+def loop(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda x: np.stack([call(row) for row in x])
+
+
+def judge(table: Table, operator: Operator, promised: list[dict[str, Any]]) -> None:
+    """One bound: at the cell where nsimplicit is worst, of the peers that compute the same."""
+    timed = [r for r in promised if isinstance(r["x nsimplicit"], float) and r["error"] <= ERROR]
+    if timed:
+        worst = min(timed, key=lambda row: row["x nsimplicit"])
+        cell = f"{operator.name}, {worst['what']}, batch {worst['batch']}, against {worst['entrant']}"
+        kept = table.at_least(cell, worst["x nsimplicit"], NO_SLOWER)
+        worst["bound"] = f"{kept}; {worst['bound']}" if worst["bound"] else kept
 
 
 def cone(table: Table, side: int, repeats: int) -> None:
@@ -207,22 +121,41 @@ def cone(table: Table, side: int, repeats: int) -> None:
     x, weights = jnp.asarray(a + a.transpose(0, 2, 1))
     project = prox.PSDCone().project
     for word, call, args in (("forward", project, (x,)), ("VJP", vjp(project), (x, weights))):
-        floor = Entrant("one eigendecomposition", lambda x, *_: jnp.linalg.eigh(x), args)
+        floor = entrant("one eigendecomposition", lambda x, *_: jnp.linalg.eigh(x), args)
         what = {"operator": f"PSDCone, {side} x {side}", "what": word, "batch": 1}
-        ours, one = add(table, what, [Entrant(OURS, call, args), floor], repeats)
+        ours, one = add(table, what, [entrant(OURS, call, args), floor], repeats)
+        one["bound"] = ""  # it is part of the projection
         if word == "forward":
             ratio = ours["median ms"] / one["median ms"]
             ours["bound"] = table.bound(f"PSDCone {side}, times an eigendecomposition", ratio, PSD_BOUND)
 
 
+def summary(table: Table) -> Table:
+    """A line for each operator: nsimplicit's milliseconds, and how many times those each peer takes."""
+    short = Table(table.question)
+    for name in dict.fromkeys(row["operator"] for row in table.rows):
+        line: dict[str, Any] = {"operator": name}
+        for row in (row for row in table.rows if row["operator"] == name):
+            cell = row["what"] if row["batch"] == 1 else f"batch {row['batch']}"
+            if row["entrant"] == OURS:
+                line[f"{cell}, ms"] = row["median ms"]
+            elif row["x nsimplicit"] != "":
+                line[f"{cell}, peers"] = "; ".join(
+                    [*filter(None, [line.get(f"{cell}, peers")]), f"{row['entrant']} {row['x nsimplicit']:.2g}"]
+                )
+        short.rows.append(line)
+    return short
+
+
 def measure(smoke: bool = False) -> Table:
-    n, batch, repeats = (400, 5, 3) if smoke else (N, BATCH, 21)
+    n, batch, repeats = (400, 5, 3) if smoke else (N, BATCH, 101)
     table = Table(f"Proxes at n = {n}, float64, CPU, jit: milliseconds next to other libraries; error: off nsimplicit")
     warnings.simplefilter("ignore")  # the peers' own
     with jax.enable_x64(True):
         for operator in OPERATORS:
-            one(table, operator, n, repeats)
-            many(table, operator, n, batch, max(3, repeats // 3))
+            promised = one(table, operator, n, repeats)
+            judge(table, operator, promised + many(table, operator, n, batch, max(3, repeats // 5)))
         for side in (20,) if smoke else (100, 400):
-            cone(table, side, repeats)
+            cone(table, side, max(3, repeats // 2))
+    write(f"proxes-summary{'-smoke' * smoke}", summary(table))
     return table

@@ -60,7 +60,9 @@ class Entrant:
         return next((e for e in errors if e != e), max(errors)) if errors else None
 
 
-def race(entrants: Sequence[Entrant], repeats: int = 9, compiles: int = 2) -> list[dict[str, Any]]:
+def race(
+    entrants: Sequence[Entrant], repeats: int = 9, compiles: int = 2, seconds: float = float("inf")
+) -> list[dict[str, Any]]:
     """A row per entrant: compile and warm times in milliseconds, error, memory, products.
 
     Args:
@@ -68,6 +70,7 @@ def race(entrants: Sequence[Entrant], repeats: int = 9, compiles: int = 2) -> li
         repeats: timed calls of each entrant for each of its instances; at least 7 say what the spread is.
         compiles: the compile time is the smallest of so many, each from empty caches: the first may still import.
             With 0 only what is not ``ready`` is compiled, once.
+        seconds: an entrant whose calls have taken so long together is called no more, after three of them.
 
     Returns:
         Rows with ``entrant``, ``trace ms`` (Python: tracing and lowering), ``compile ms`` (that and XLA), ``median
@@ -89,16 +92,19 @@ def race(entrants: Sequence[Entrant], repeats: int = 9, compiles: int = 2) -> li
         except Exception as failure:  # whatever a peer raises is its result
             row["note"] = _and(entrant.note, _brief(failure))
     for turn in range(repeats):
-        for place, run in runs.items():
-            instances = entrants[place].instances
+        # Each goes first in turn: who comes after a slow one finds cold caches.
+        for place in [*runs][turn % len(runs) :] + [*runs][: turn % len(runs)] if runs else ():
+            if len(times[place]) >= 3 and sum(times[place]) > seconds:
+                continue
+            run, instances = runs[place], entrants[place].instances
             slow = times[place] and min(times[place]) > SLOW
             for args, _ in [instances[turn % len(instances)]] if slow else instances:
                 began = perf_counter()
                 jax.block_until_ready(run(*args))
                 times[place].append(perf_counter() - began)
-    for place, seconds in times.items():
-        few = len(seconds) < 2
-        rows[place] |= spread(seconds) if not few else {"median ms": statistics.median(seconds or [float("nan")]) * 1e3}
+    for place, took in times.items():
+        few = len(took) < 2
+        rows[place] |= spread(took) if not few else {"median ms": statistics.median(took or [float("nan")]) * 1e3}
     return rows
 
 
