@@ -29,7 +29,7 @@ from jax import lax
 from nsimplicit import primitives, selections
 from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.boundary import change, magnitude, snap
-from nsimplicit.prox.taut_string import parted
+from nsimplicit.prox.taut_string import at_end, is_point, solve
 
 NAMES = {"split": 1.0, "pooled": 0.0}
 
@@ -65,12 +65,12 @@ def pool(x: jax.Array, mass: jax.Array, limits: jax.Array, selection: Any, alike
 def _pool(
     selection: Any, x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array | None = None
 ) -> jax.Array:
-    margin, side = _pairs(*lax.stop_gradient((x, mass, limits)), alike)
+    p, margin, side = _pairs(*lax.stop_gradient((x, mass, limits)), alike)
     # A pair near its kink, and alone with that in its block, is opened from its side: analyses look at such kinks.
     near = magnitude(margin) <= 2 * float(jnp.finfo(x.dtype).eps) ** 0.5 * jnp.max(magnitude(margin))
     groups = _blocks((margin > 0) & ~near)[:-1]
     sole = near & (jax.ops.segment_sum(near.astype(jnp.int32), groups, x.size)[groups] == 1)
-    flux = jnp.where((margin < 0) & ~sole, 0, _at_end(limits, side))
+    flux = jnp.where((margin < 0) & ~sole, 0, at_end(limits, side))
     y = mass * x + _divergence(flux)
     coarse, fine = _blocks((margin > 0) & ~sole), _blocks((margin >= 0) | sole)
     inner = (fine[1:] != fine[:-1]) & (coarse[1:] == coarse[:-1])
@@ -86,7 +86,8 @@ def _pool(
     d = both / before_mass * _opened(margin, side, part, average, sole, near, selection)
     up = jnp.append(0, before_mass / both * d)[begins]
     down = jnp.cumsum(jnp.append(next_mass / both * d, 0)[::-1])[::-1]  # of the pairs to come, other blocks as well
-    return block[:, 1] / block[:, 0] + up - (down - down[last])
+    # The value is known.
+    return p + change(block[:, 1] / block[:, 0] + up - (down - down[last]))
 
 
 def _opened(
@@ -103,41 +104,22 @@ def _opened(
     return (alone - average) + (together - average)
 
 
-def _pairs(x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """How far each pair is from its kink, > 0 parted and < 0 pooled, and the end its multiplier is at or near."""
-    side = parted(x, mass, limits)
-    fixed = jnp.all(limits[:, :1] == -limits[:, 1:], axis=-1) if limits.shape[-1] == 2 else side == 2
-    cut = (side != 0) | fixed
-    block = _blocks(cut)
-    flux = jnp.where(cut, _at_end(limits, side), 0)
-    y, size = mass * x + _divergence(flux), magnitude(mass * x) + _divergence(magnitude(flux), 1)
-    M, y, size = _totals(block, mass, y, size)[0].T
-    p, noise = y / M, size / M
-    gap = snap(side * (p[1:] - p[:-1]), noise[1:] + noise[:-1])
-
-    def add(u: jax.Array, row: Any) -> tuple[jax.Array, jax.Array]:
-        change, cut, flux = row
-        u = jnp.where(cut, flux, u + change)
-        return u, u
-
-    u = lax.scan(add, jnp.zeros_like(x[0]), ((mass * (p - x))[:-1], cut, flux))[1]
+def _pairs(x: jax.Array, mass: jax.Array, limits: jax.Array, alike: jax.Array | None) -> tuple[jax.Array, ...]:
+    """p; how far each pair is from its kink, > 0 parted and < 0 pooled; the end its multiplier is at or near."""
+    chain, fixed = solve(x, mass, limits), is_point(limits)
+    p, u, cut = chain.p, chain.multiplier, (chain.side != 0) | fixed
+    gap = snap(chain.side * (p[1:] - p[:-1]), chain.noise[1:] + chain.noise[:-1])
     slacks = limits - jnp.stack([u, -u][: limits.shape[-1]], axis=-1)
-    slack = snap(jnp.min(slacks, axis=-1), size[:-1])
-    side = jnp.where(cut, side, jnp.where(slacks[:, 0] <= slacks[:, -1], 1, -1))
+    slack = snap(jnp.min(slacks, axis=-1), chain.size[:-1])
+    side = jnp.where(cut, chain.side, jnp.where(slacks[:, 0] <= slacks[:, -1], 1, -1))
     # Rounding may have parted a pair that is in the wrong order, or pooled one beyond its interval.
     margin = jnp.where(cut, jnp.where(gap > 0, gap, 0), -jnp.where(slack > 0, slack, 0))
     margin = jnp.where(fixed, 1, margin)
     if alike is None:
-        return margin, side
+        return p, margin, side
     together = _blocks(margin > 0)[:-1]
     bound = jax.ops.segment_sum((~alike & (margin <= 0)).astype(jnp.int32), together, x.size)[together]
-    return jnp.where(alike & (margin == 0) & (bound == 0), 1, margin), side
-
-
-def _at_end(limits: jax.Array, side: jax.Array) -> jax.Array:
-    """The multiplier of a pair that has parted; where the sides have no order, of both, which are equal then."""
-    upper, lower = limits[:, 0], -limits[:, -1]
-    return jnp.where(side > 0, upper, jnp.where(side < 0, lower, (upper + lower) / 2))
+    return p, jnp.where(alike & (margin == 0) & (bound == 0), 1, margin), side
 
 
 def _divergence(flux: jax.Array, sign: int = -1) -> jax.Array:
