@@ -12,9 +12,9 @@ from benchmarks import report
 
 QUICK = ("import_time", "kernels", "eager", "guard_cost")
 PEERS = ("hypergradients", "matrix_free", "deq", "programs", "scale", "accuracy", "warm_starts", "memory", "auto")
-PEERS += ("agreement", "proxes")
+PEERS += ("agreement", "proxes", "sinkhorn")
 ALL = tuple(name for name in QUICK + PEERS if Path(__file__).with_name(f"{name}.py").exists())
-SMOKE = (*QUICK, "hypergradients", "matrix_free")
+SMOKE = (*QUICK, "hypergradients", "matrix_free", "sinkhorn")
 
 
 def main() -> int:
