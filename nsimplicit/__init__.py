@@ -10,7 +10,10 @@ and *guarded* where the implicit function theorem does not apply. Five places to
     nsi.diagnose(problem)(...)         one screen on whether a derivative can be trusted
 """
 
-from nsimplicit import calculus, derivatives, layers, linear_solvers, prox, selections, solvers, splittings, testing
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from nsimplicit import calculus, derivatives, linear_solvers, prox, selections, solvers, splittings
 from nsimplicit._errors import DerivativeError, InputError, NsimplicitError
 from nsimplicit._version import __version__
 from nsimplicit.calculus.kinks import KinkReport, kinks
@@ -46,6 +49,9 @@ from nsimplicit.primitives import max as max
 from nsimplicit.primitives import min as min
 from nsimplicit.prox import smooth
 from nsimplicit.selections import Along
+
+if TYPE_CHECKING:
+    from nsimplicit import layers, testing
 
 # `abs`, `max` and `min` are left out: a star import must not shadow the builtins.
 __all__ = [
@@ -101,3 +107,10 @@ __all__ = [
     "top_k",
     "with_selection",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The menus that not every program needs are imported when they are asked for."""
+    if name in ("layers", "testing"):
+        return importlib.import_module(f"nsimplicit.{name}")
+    raise AttributeError(f"module 'nsimplicit' has no attribute {name!r}")
