@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.agreement_polytopes import ON, POLYTOPES
 from benchmarks.agreement_row import (
     SLACK,
     Operator,
@@ -24,7 +25,6 @@ BISECTION = {
     "pyproximal": "bisection, xtol=1e-14 (default 1e-8 or 1e-5)",
     "jaxopt": "bisection, tolerance 1e-5 is built in",
 }
-ON = 1e-8  # how far the answer of an iteration may be off an equation
 
 
 def singular(u):
@@ -182,6 +182,7 @@ SETS = (
         },
         lambda u, t: (0, [ROWS @ u == t]),
     ),
+    *POLYTOPES,
     Operator(
         "Isotonic",
         lambda x, t: prox.Isotonic().project(x),

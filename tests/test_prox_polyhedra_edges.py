@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import linprog, nnls
+from scipy.optimize import linear_sum_assignment, linprog, nnls
 
 import nsimplicit as nsi
 from nsimplicit import prox
@@ -106,7 +106,8 @@ def test_points_inside_bounds_that_are_none_and_one_unknown():
 def test_far_away_and_close_to_parallel_in_float32(key):
     dtype, eps = np.float32, np.finfo(np.float32).eps
     y = np.asarray(jax.random.normal(key, (50, 2)), dtype)
-    # Two planes at an angle of 1e-3, and a third that cuts their corner off by a little.
+    # Two planes at an angle of 1e-3, and a point whose nearest one is where they meet.
+    y[0] = [0.5, 2e-4]
     G = np.array([[1.0, 0.0], [1.0, 1e-3], [0.5, -1.0], [-1.0, 0.0]], dtype)
 
     def is_in(g, y):
@@ -129,11 +130,11 @@ def test_certificates_see_the_kinks():
 
 
 def test_plans_at_vertices():
-    """Far away: an assignment, and a plan by the north-west corner rule; there the Jacobian is zero."""
-    X = 1e3 * np.array([[0.9, 0.2, 0.4], [0.3, 0.1, 0.8], [0.5, 0.7, 0.6]])
-    both = jax.jit(lambda X: (prox.Birkhoff().project(X), jax.jacrev(prox.Birkhoff().project)(X)))
-    P, J = both(X)
-    np.testing.assert_allclose(P, [[1, 0, 0], [0, 0, 1], [0, 1, 0]], atol=1e-15)
+    """Far away: assignments, and a plan by the north-west corner rule; there the Jacobian is zero."""
+    X = 1e3 * np.random.default_rng(0).normal(size=(20, 5, 5))
+    P, J = jax.jit(jax.vmap(lambda x: (prox.Birkhoff().project(x), jax.jacrev(prox.Birkhoff().project)(x))))(X)
+    for x, plan in zip(X, P, strict=True):
+        np.testing.assert_allclose(plan, np.eye(5)[linear_sum_assignment(x, maximize=True)[1]], atol=1e-15)
     np.testing.assert_allclose(J, 0, atol=1e-15)
     a, b = np.array([0.5, 0.0, 0.5]), np.array([0.25, 0.5, 0.25])
     corner = 1e3 * np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
