@@ -143,6 +143,14 @@ def test_slabs_without_a_bound_differentiate_without_nan():
     np.testing.assert_allclose(prox.Hyperplane(1.0, 1.0).project(jnp.ones((2, 2))), 0.25)
 
 
+def test_entries_far_away_do_not_blur_the_others():
+    project = jax.jit(prox.CappedSimplex(1.5).project)
+    for far, p in ((1e12, [15, 4, 2.5, 1]), (1e16, [15, 4, 2.5, 1]), (1e30, [15, 4, 2.5, 1]), (-1e16, [0, 9, 7.5, 6])):
+        np.testing.assert_allclose(15 * project(np.array([far, 0.3, 0.2, 0.1])), p, rtol=1e-14)
+    spread = np.tan(np.pi * (np.arange(1, 1000) / 1000 - 0.5)) ** 9  # up to 1e22
+    np.testing.assert_allclose(np.sum(jax.jit(prox.CappedSimplex(100.0).project)(spread)), 100, rtol=1e-14)
+
+
 def test_sums_find_the_threshold():
     for g in (prox.L1Ball(0.5), prox.L1Sphere(0.5), prox.CappedSimplex(0.5), prox.Simplex(0.5)):
         text = str(jax.make_jaxpr(jax.grad(lambda x, g=g: g.project(x)[0]))(V4))

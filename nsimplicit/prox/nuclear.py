@@ -11,7 +11,7 @@ from jax import lax
 
 from nsimplicit._records import data, static
 from nsimplicit.prox.base import Function, Set, fit, matmul, real, require
-from nsimplicit.prox.boundary import inside, snap
+from nsimplicit.prox.boundary import change, inside, snap
 from nsimplicit.prox.cones import indicator
 from nsimplicit.prox.spectral_function import dilated, matrix, positive_part, shifted
 
@@ -133,7 +133,10 @@ def _shrunk(x: jax.Array, tau: jax.Array, selection: Any) -> jax.Array:
     """The singular values of x lowered by tau, those below tau set to zero."""
     spectrum = dilated(x)
     m, k = x.shape[-2], min(x.shape[-2:])
-    soft = 2 * positive_part(shifted(spectrum, tau), selection)[..., :m, m:]
+    above = shifted(spectrum, tau)
+    left, right, kept = spectrum.V[..., :m, :k], spectrum.V[..., m:, :k], above.lam[..., None, :k]
+    # Its value is that of one product, a quarter of the size; the other is there for the derivatives.
+    value = 2 * matmul(left * jnp.where(kept > 0, kept, 0), right.mT)
+    soft = value + change(2 * positive_part(above, selection)[..., :m, m:])
     # At tau = 0 the identity, with the derivative in tau of the other side and no kink where sigma = 0.
-    V = spectrum.V[..., :k]
-    return jnp.where(tau > 0, soft, x - 2 * tau * matmul(V[..., :m, :], V[..., m:, :].mT))
+    return jnp.where(tau > 0, soft, x - change(2 * tau * matmul(left, right.mT)))

@@ -28,6 +28,7 @@ from jax import lax
 
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
+from nsimplicit._tree import blank
 from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import matmul, real
 from nsimplicit.prox.boundary import change, magnitude, snap
@@ -120,6 +121,11 @@ def _turned(V: jax.Array, inner: jax.Array) -> jax.Array:
     return matmul(V * inner[..., None, :] if inner.ndim < V.ndim else matmul(V, inner), V.mT)
 
 
+def _within(b: jax.Array, V: jax.Array) -> jax.Array:
+    """V^T b V, in the order of the transpose of :func:`_turned`: XLA finds out that they are the same product."""
+    return matmul(V.mT, matmul(b, V))
+
+
 def _sums(lam: jax.Array) -> jax.Array:
     """|lam_i| + |lam_j|, or 1 where it is zero."""
     size = magnitude(lam)
@@ -138,7 +144,7 @@ def _switches(W: jax.Array, lam: jax.Array, V: jax.Array, C: jax.Array, selectio
     A pair of eigenvalues is a switch of the larger of them: to 1 above, to 0 below. What the other
     terms already have is taken off, so the branch not taken is what a change of sign would add.
     """
-    E = matmul(matmul(V.mT, change(W)), V)
+    E = change(_within(W, V))
     row, column = lam[..., :, None], lam[..., None, :]
     first = magnitude(row) >= magnitude(column)
     u = jnp.where(first, row, column)
@@ -177,18 +183,15 @@ def _derivative(
         D, E = pair
         return matmul(size, D) + matmul(D, size) - image(E), E
 
-    def inner(b: jax.Array) -> jax.Array:
-        return matmul(matmul(V.mT, b), V)
-
     def solve(_: Any, b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return _turned(V, inner(b[0]) / sums + C * inner(b[1])), b[1]
+        return _turned(V, _within(b[0], V) / sums + C * _within(b[1], V)), b[1]
 
     def transpose_solve(_: Any, b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        turned = inner(b[0])
+        turned = _within(b[0], V)
         return _turned(V, turned / sums), b[1] + _turned(V, C * turned)
 
     # A right-hand side that does not depend on the tangent could not be transposed.
-    return lax.custom_linear_solve(system, (0 * E, E), solve, transpose_solve)[0]
+    return lax.custom_linear_solve(system, (blank(E), E), solve, transpose_solve)[0]
 
 
 @jax.custom_jvp
