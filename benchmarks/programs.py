@@ -1,6 +1,7 @@
 """Whole programs: a thousand small quadratic programs, optimal transport, and roots of smooth equations.
 
-* ``nonnegative least squares``: a thousand of them, see ``benchmarks.quadratic_programs``.
+* ``nonnegative least squares``, ``inequalities``, ``general path``: a thousand, 256, 256 programs; see
+  ``benchmarks.quadratic_programs``.
 * ``optimal transport``: Sinkhorn's potentials between two clouds of points, and the derivative in the points of what
   the plan does with them. The equation has a direction without an answer, a shift of the potential: one entrant takes
   it out of the map, another leaves it to the guard.
@@ -16,7 +17,7 @@ import numpy as np
 import nsimplicit as nsi
 from benchmarks import rules
 from benchmarks.hypergradients import solve
-from benchmarks.quadratic_programs import nonnegative
+from benchmarks.quadratic_programs import large, nonnegative
 from benchmarks.race import DEFAULT, Entrant, at_equal_error, judge, race
 from benchmarks.report import Table
 
@@ -189,6 +190,8 @@ def measure(smoke: bool = False) -> Table:
     table = Table("Whole programs and smooth equations, float64, every library at the error the others meet.")
     with jax.enable_x64(True):
         table.rows += nonnegative(table)
+        for kind in ("inequalities",) if smoke else ("inequalities", "general path"):
+            table.rows += large(table, kind)
         for n in POINTS[: 1 if smoke else None]:
             table.rows += transport(table, n)
         for n in UNKNOWNS[: 1 if smoke else None]:

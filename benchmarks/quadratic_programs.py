@@ -1,7 +1,9 @@
 """A thousand small quadratic programs, min ½ z'Pz + q'z over z >= 0 in 5 variables, solved and differentiated by vmap.
 
 The truth is the best of the 32 active sets, in closed form; ``off`` counts the gradients in q that differ from it by
-more than 1e-3. Part of ``benchmarks.programs``.
+more than 1e-3. Then 256 programs of 50 variables: with 50 inequalities; and the general path, with 10 equalities, 50
+inequalities, bounds on both sides and a P of half rank. There the truth is the closed form of one active set, of which
+NumPy has checked that it satisfies the optimality conditions. Part of ``benchmarks.programs``.
 """
 
 import itertools
@@ -37,6 +39,10 @@ def quadratic_programs():
         slope[:, free] = -np.einsum("bij,bj->bi", inverse, (z - target)[:, free])
         best[better], value[better], gradient[better] = z[better], cost[better], slope[better]
     return P, q, target, gradient
+
+
+def layer(P, q):
+    return nsi.layers.qp(P, q, bounds=(0.0, None)).value
 
 
 def all_programs(one):
@@ -112,6 +118,7 @@ def nonnegative(table):
 
     entrants = [
         Entrant("nsimplicit", all_programs(complementarity), args, note="semismooth Newton on the residual"),
+        Entrant("nsimplicit, layers.qp", all_programs(layer), args),
         Entrant("nsimplicit, forward-backward, Newton", ours_quadratic(nsi.solvers.SemismoothNewton()), args),
         Entrant("nsimplicit, forward-backward, Nesterov", ours_quadratic(nsi.solvers.Nesterov()), args),
         Entrant("qpax, default", lambda *args: through_qpax(1e-3)(*args), args),
@@ -134,3 +141,87 @@ def nonnegative(table):
         "nonnegative least squares, wrong gradients", ours["off"], 0
     )
     return [{"problem": "nonnegative least squares", "n": VARIABLES} | row for row in rows]
+
+
+# --- 256 programs of 50 variables
+
+LANES, SIZE = 256, 50
+
+
+def large_programs(kind):
+    """The data of a kind, and a target: P, q, A, b, G, h, the bound on |x| or None."""
+    rng = np.random.default_rng(1)
+    general = kind == "general path"
+    root = rng.normal(size=(LANES, SIZE, SIZE // 2 if general else SIZE))
+    P = root @ root.transpose(0, 2, 1) / SIZE + (0 if general else 0.1 * np.eye(SIZE))
+    q, x = rng.normal(size=(LANES, SIZE)), 0.1 * rng.normal(size=(LANES, SIZE))
+    A, G = rng.normal(size=(LANES, 10 if general else 0, SIZE)), rng.normal(size=(LANES, SIZE, SIZE))
+    b, h = np.einsum("bij,bj->bi", A, x), np.einsum("bij,bj->bi", G, x) + rng.uniform(size=(LANES, SIZE))
+    return (P, q, A, b, G, h), rng.normal(size=q.shape), 1.0 if general else None
+
+
+def stacked(G, h, bound):
+    """All inequalities as rows, in JAX or NumPy."""
+    if bound is None:
+        return G, h
+    eye = np.eye(SIZE)
+    return jnp.concatenate([G, eye, -eye]), jnp.concatenate([h, jnp.full(2 * SIZE, bound)])
+
+
+def by_layer(bound):
+    bounds = None if bound is None else (-bound, bound)
+    return lambda P, q, A, b, G, h: nsi.layers.qp(P, q, eq=(A, b), ineq=(G, h), bounds=bounds).value
+
+
+def by_qpax(bound, kappa):
+    import qpax
+
+    return lambda P, q, A, b, G, h: qpax.solve_qp_primal(P, q, A, b, *stacked(G, h, bound), target_kappa=kappa)
+
+
+def gradients(one):
+    def loss(q, P, A, b, G, h, target):
+        return jnp.sum((one(P, q, A, b, G, h) - target) ** 2) / 2
+
+    return lambda P, q, A, b, G, h, target: jax.vmap(jax.grad(loss))(q, P, A, b, G, h, target)
+
+
+def closed_form(data, bound, target, guess):
+    """The gradients in q, from the constraints that are active at a guess; NumPy checks that it is a solution."""
+    out = np.zeros_like(target)
+    for lane, (P, q, A, b, G, h) in enumerate(zip(*data, strict=True)):
+        C, d = map(np.asarray, stacked(G, h, bound))
+        active = C @ guess[lane] > d - 1e-6
+        R = np.vstack([A, C[active]])
+        K = np.block([[P, R.T], [R, np.zeros((len(R), len(R)))]])
+        z = np.linalg.solve(K, np.concatenate([-q, b, d[active]]))
+        assert (C @ z[:SIZE] <= d + 1e-9).all() and (z[SIZE + len(b) :] >= 0).all(), f"program {lane} is not solved"
+        out[lane] = -np.linalg.solve(K, np.append(z[:SIZE] - target[lane], np.zeros(len(R))))[:SIZE]
+    return out
+
+
+def large(table, kind):
+    data, target, bound = large_programs(kind)
+    guess = np.asarray(jax.jit(jax.vmap(by_layer(bound)))(*data))
+    truth, args, off = closed_form(data, bound, target, guess), tuple(map(jnp.asarray, (*data, target))), {}
+
+    def error(out, name=""):
+        gap = np.abs(np.asarray(out) - truth).max(1)
+        off[name] = int((~(gap <= 1e-3)).sum())
+        return float(gap.max())
+
+    def qpax(kappa):
+        return lambda *args: gradients(by_qpax(bound, kappa))(*args)
+
+    entrants = [
+        Entrant("nsimplicit", gradients(by_layer(bound)), args, note="layers.qp"),
+        Entrant("qpax, default", qpax(1e-3), args),
+        at_equal_error(qpax, (1e-5, 1e-7, 1e-9, 1e-11), args, error, TARGET, name="qpax"),
+    ]
+    named = [Entrant(e.name, e.call, args, lambda out, n=e.name: error(out, n), note=e.note) for e in entrants]
+    rows = race(named, repeats=7, compiles=1)
+    for row in rows:
+        row["off"] = off.get(row["entrant"], "")
+    judge(table, kind, rows, TARGET, None)
+    rows[0]["bound"] = "off by more than 1e-3: " + table.bound(f"{kind}, wrong gradients", rows[0]["off"], 0)
+    return [{"problem": kind, "n": SIZE} | row for row in rows]

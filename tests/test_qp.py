@@ -114,6 +114,20 @@ def test_status(name):
     assert np.isnan(gradient[1]).all()
 
 
+def test_a_lane_that_is_not_solved():
+    p = SMOOTH["definite 0"]
+    options = {"tol": 0.0, "max_steps": 2, "guard": nsi.guards.Solved(on_failure="drop")}
+
+    def value(q):
+        out = solve(*(p | {"q": q}).values(), **options)
+        return out.value.sum(), out
+
+    gradient, out = jax.jit(jax.grad(value, has_aux=True))(p["q"])
+    assert out.status == 0
+    assert np.isfinite(out.value).all()
+    np.testing.assert_array_equal(gradient, 0)
+
+
 def test_single_precision():
     for name, p in SMOOTH.items():
         found, _, gradient = answers(np.float32)[name]
@@ -274,6 +288,7 @@ def test_empty_sets_of_constraints():
     eye, q = jnp.eye(2), jnp.array([1.0, -1.0])
     none = (jnp.zeros((0, 2)), jnp.zeros(0))
     found = qp(eye, q, eq=none, ineq=none)
+    assert isinstance(found, nsi.layers.QPSolution)
     assert found.status == 1
     assert found.eq.shape == found.ineq.shape == (0,)
     np.testing.assert_allclose(found.value, -q)

@@ -40,7 +40,7 @@ class QPSolution:
         bounds: multipliers of the bounds, ``(n,)``: positive where x is held down by hi, negative where it is held
             up by lo. P x + q + Aᵀeq + Gᵀineq + bounds = 0.
         status: 1 solved; 0 not solved within ``max_steps``, value is the last iterate; -1 infeasible; -2 unbounded;
-            -3 the data are not finite or P is not positive semidefinite.
+            -3 the data are not finite or P is not positive semidefinite. Where it is not 1 derivatives fail the guard.
         num_steps: factorisations that were made.
         residual: by how much the optimality conditions are missed, relative.
     """
@@ -181,12 +181,23 @@ def _equation(program: Program, z: State, weight: Any) -> Conditions:
 def _differentiable(
     program: Program, weight: Any, tap: Report | None, guard: Guard, tol: float, max_steps: int
 ) -> QPSolution:
-    z, status, count, error = solve(program, tol, max_steps)
+    found, status, count, error = solve(program, tol, max_steps)
+    # Every guard fails a solution that is not finite, and so one that was not reached.
+    z = jax.tree.map(lambda v: jnp.where(status == SOLVED, v, jnp.nan), found)
     traced, vector, combine = trace_equation(_equation(program, z, weight), z, Space(), "layers.qp")
-    x, y, m = combine(Implicit(Condensed(), guard).solve(opaque(traced, traced, vector, "layers.qp", tap)).z)
+    z = combine(Implicit(Condensed(), guard).solve(opaque(traced, traced, vector, "layers.qp", tap)).z)
+    x, y, m = jax.tree.map(_shown, z, found)
     bounds = -(program.P @ x + program.q + program.A.T @ y + program.G.T @ m)
     return QPSolution(x, y, m, bounds, status, count, error)
 
 
+@jax.custom_jvp
+def _shown(x: jax.Array, value: jax.Array) -> jax.Array:
+    """``value``, with the derivative of x."""
+    del x
+    return value
+
+
+_shown.defjvp(lambda primals, tangents: (_shown(*primals), tangents[0]))
 _solve = jax.jit(solve, static_argnums=(1, 2))
 _solution = jax.jit(_differentiable, static_argnums=(3, 4, 5))
