@@ -122,7 +122,7 @@ def potentials(Y: jax.Array, a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax
 
     start = alpha, beta, _largest(*off(positive(Y - alpha[:, None] - beta), a, b)) <= noise(alpha, beta, 4), 0
     alpha, beta, _, _ = lax.while_loop(lambda c: ~c[2] & (c[3] < 200), step, start)
-    U = Y - alpha[:, None] - beta
+    U = jnp.where((a > 0)[:, None] & (b > 0), Y - alpha[:, None] - beta, -1)
     X = positive(U)
     # The sums of X are known to the digits of Y; on the support they are made those of X.
     da, db = solver(jnp.where(U > 0, 1, jnp.zeros_like(U)))(*off(X, a, b))

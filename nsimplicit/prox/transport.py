@@ -169,9 +169,9 @@ def _matrices(x: Any, a: Any, b: Any, wanted: tuple[int, ...], where: str) -> tu
 
 
 def _indicator(x: jax.Array, a: jax.Array, b: jax.Array, unit: float) -> jax.Array:
-    slack = 4 * sum(x.shape[-2:]) * unit
-    gaps = (magnitude(jnp.sum(x, -1) - a) - slack * a, magnitude(jnp.sum(x, -2) - b) - slack * b)
-    on = jnp.all(x >= 0) & jnp.all(gaps[0] <= 0) & jnp.all(gaps[1] <= 0)
+    slack = 4 * sum(x.shape[-2:]) * unit * jnp.max(a, initial=0)
+    gaps = magnitude(jnp.sum(x, -1) - a), magnitude(jnp.sum(x, -2) - b)
+    on = jnp.all(x >= 0) & jnp.all(gaps[0] <= slack) & jnp.all(gaps[1] <= slack)
     return jnp.where(on, 0, jnp.asarray(jnp.inf, x.dtype))
 
 
