@@ -155,6 +155,22 @@ def test_the_plan_and_its_derivative_converge_at_the_second_eigenvalue(epsilon, 
     np.testing.assert_allclose(implicit[1], plans[1][-1], atol=1e-9)
 
 
+def test_without_the_shift_the_tangent_system_is_regular():
+    """A factorisation, which would meet the kernel, finds the condition number that the second eigenvalue tells."""
+    args, bar = arrays(ROW.args), jnp.asarray(ROW.direction(2)[2])
+
+    def far(epsilon, tap):
+        a, b, cost, _, *rho = args
+        derivative = D.Implicit(nsi.linear_solvers.Dense())
+        return (solve(a, b, cost, epsilon, *rho, tap=tap, derivative=derivative).plan * bar).sum()
+
+    slope, report = jax.jit(jax.grad(far, argnums=(0, 1)))(args[3], nsi.tap())
+    plan = np.asarray(traced(*args).plan)
+    second = np.linalg.svd(plan / np.sqrt(ROW.a[:, None] * ROW.b))[1][1]
+    assert report.num_failures == 0 and 1 < report.condition < 2 * np.sqrt(N) / (1 - second**2)
+    np.testing.assert_allclose(slope, pulled(args, (bar, jnp.zeros(()), jnp.zeros((N, M))))[3], rtol=1e-10)
+
+
 def loss(a, cost, epsilon, **options):
     return (
         nsi.layers.sinkhorn(a, ROW.b, cost, epsilon, **options).plan * jnp.cos(jnp.arange(N * M).reshape(N, M))
