@@ -211,5 +211,6 @@ def _soft_threshold(x: Any, threshold: Any, weight: Any, explicit: bool) -> jax.
         above = x - threshold * sign
     right = jnp.where(threshold == 0, -1, threshold)
     # x itself where t = 0, for the sign of -0.0.
-    value = jnp.where(left <= right, 0, jnp.where(threshold == 0, x, above))
+    # The modulus, not the product with the sign, which XLA's CPU backend does not vectorise.
+    value = jnp.where(lax.abs(lax.stop_gradient(x)) <= right, 0, jnp.where(threshold == 0, x, above))
     return bind(left, right, above, 0, weight, value, name="soft_threshold", explicit=explicit)
