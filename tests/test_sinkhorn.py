@@ -33,8 +33,13 @@ def arrays(values):
 
 
 @jax.jit
-def traced(*args, tol=TIGHT, max_steps=20000, init=None):
-    return solve(*args, tol=tol, max_steps=max_steps, init=jnp.zeros(N) if init is None else init)
+def compiled(args, options):
+    return solve(*args, **options)
+
+
+def traced(*args, tol=TIGHT, max_steps=20000, init=np.zeros(N)):
+    """One program for all calls."""
+    return compiled(args, {"tol": tol, "max_steps": max_steps, "init": jnp.asarray(init)})
 
 
 pushed = jax.jit(lambda args, dots: jax.jvp(seen, args, dots))
@@ -102,19 +107,16 @@ def test_the_gradient_of_the_value_takes_no_solve_and_its_derivative_is_right():
         a, b, cost, epsilon = args
         return solve(a, b, cost, epsilon, np.inf, np.inf, tap=tap).value
 
-    slopes = jax.jit(jax.grad(value, argnums=(0, 1)))
-    (da, db, dcost, depsilon), report = slopes(args, nsi.tap())
+    slopes, dots, h = jax.grad(value, argnums=(0, 1)), arrays(ROW.direction(5)[:4]), 1e-5
+    turned = jax.jit(lambda args: jax.jvp(lambda args: slopes(args, nsi.tap()), (args,), (dots,)))
+    ((da, db, dcost, depsilon), report), (exact, _) = turned(args)
     answer = traced(*arrays(ROW.args))
     assert report.num_solves == 0
     np.testing.assert_allclose(dcost, answer.plan, rtol=1e-12)
     np.testing.assert_allclose(da, answer.potentials[0], rtol=1e-12)
     np.testing.assert_allclose(db, answer.potentials[1], rtol=1e-12)
     np.testing.assert_allclose(depsilon, (answer.value - (answer.plan * ROW.cost).sum()) / ROW.epsilon, rtol=1e-9)
-    dots, h = arrays(ROW.direction(5)[:4]), 1e-5
-    exact = jax.jit(lambda args: jax.jvp(lambda x: slopes(x, nsi.tap())[0], (args,), (dots,))[1])(args)
-    ahead, behind = (
-        slopes(tuple(x + s * h * d for x, d in zip(args, dots, strict=True)), nsi.tap())[0] for s in (1, -1)
-    )
+    ahead, behind = (turned(tuple(x + s * h * d for x, d in zip(args, dots, strict=True)))[0][0] for s in (1, -1))
     for second, up, down in zip(exact, ahead, behind, strict=True):
         np.testing.assert_allclose(second, (up - down) / (2 * h), rtol=1e-6, atol=1e-8)
 
@@ -277,11 +279,11 @@ def test_the_gradient_lowers_everywhere_in_memory_of_a_few_matrices():
     args = (cost, jnp.float32(0.3), nsi.tap())
     exported = jax.export.export(slope, platforms=("cuda", "tpu"))(*args)
     assert set(exported.platforms) == {"cuda", "tpu"}
-    compiled = slope.lower(*args).compile()
-    *slopes, report = compiled(*args)
+    program = slope.lower(*args).compile()
+    *slopes, report = program(*args)
     assert report.num_solves == 1 and report.num_failures == 0 and 0 < report.num_steps < 48
     assert all(np.all(np.isfinite(x)) for x in slopes)
-    memory = compiled.memory_analysis()
+    memory = program.memory_analysis()
     assert memory is not None and memory.temp_size_in_bytes < 8 * cost.nbytes
 
 
