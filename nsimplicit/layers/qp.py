@@ -11,7 +11,7 @@ from jax import lax
 from nsimplicit import selections
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
-from nsimplicit._tree import Space
+from nsimplicit._tree import Space, blank
 from nsimplicit.derivatives.implicit import Implicit
 from nsimplicit.implicit.guards import Guard, Solved
 from nsimplicit.implicit.process import opaque
@@ -193,9 +193,8 @@ def _differentiable(
 
 @jax.custom_jvp
 def _shown(x: jax.Array, value: jax.Array) -> jax.Array:
-    """``value``, with the derivative of x."""
-    del x
-    return value
+    """``value``, with the derivative of x; it depends on x, so that under ``vmap`` both have the same lanes."""
+    return value + blank(x)
 
 
 _shown.defjvp(lambda primals, tangents: (_shown(*primals), tangents[0]))
