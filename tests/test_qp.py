@@ -128,6 +128,7 @@ def test_a_lane_that_is_not_solved():
     np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.slow
 def test_single_precision():
     for name, p in SMOOTH.items():
         found, _, gradient = answers(np.float32)[name]
@@ -210,6 +211,7 @@ def test_certify(G, curvature, code, kinks):
     assert found.num_kinks == kinks or code == -1
 
 
+@pytest.mark.slow
 def test_second_order():
     q = np.array([-1.0, -2.0])
 
@@ -223,6 +225,7 @@ def test_second_order():
     np.testing.assert_allclose(*second, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_more_variables_than_are_eliminated_in_plain_xla():
     rng = np.random.default_rng(0)
     A, y = rng.normal(size=(3, 30, 20)), rng.normal(size=(3, 30))
