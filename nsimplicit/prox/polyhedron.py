@@ -163,8 +163,9 @@ def _nearest(y: jax.Array, k: jax.Array, c: jax.Array, selection: Any, equations
 
     def hold(multipliers: jax.Array, value: jax.Array) -> jax.Array:
         """The multipliers of inequalities that are held, 0 for those that are not."""
-        held = coupled_switch(margin, zero, multipliers, selection=selection, value=value)
-        return jnp.where(row < equations, multipliers, held)
+        u, above, below, value = (v[equations:] for v in (margin, zero, multipliers, value))
+        held = coupled_switch(u, above, below, selection=selection, value=value)
+        return jnp.concatenate([multipliers[:equations], held])
 
     _, q = jax.jvp(lambda m: hold(m, zero), (zero,), (zero + 1,))
     columns = jnp.concatenate([jnp.sqrt(q)[:, None] * fixed[1], jnp.diag(jnp.sqrt(1 - q))], axis=1)
