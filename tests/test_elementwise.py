@@ -157,7 +157,6 @@ def test_soft_threshold_of_tiny_complex_numbers():
         assert np.isfinite(dt)
 
 
-
 def test_thresholds_that_cannot_be():
     with pytest.raises(nsi.InputError, match=r"soft_threshold\(threshold=.*smallest threshold is -0\.5"):
         nsi.soft_threshold(1.0, np.array([1.0, -0.5]))

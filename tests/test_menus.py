@@ -19,7 +19,8 @@ MENUS = {
 
 
 def choices(menu, base):
-    return [c for c in vars(menu).values() if inspect.isclass(c) and issubclass(c, base) and not inspect.isabstract(c)]
+    entries = [getattr(menu, name) for name in menu.__all__]
+    return [c for c in entries if inspect.isclass(c) and issubclass(c, base) and not inspect.isabstract(c)]
 
 
 @pytest.mark.parametrize("name", MENUS)

@@ -56,6 +56,7 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     info = f"nsimplicit-{nsi.__version__}.dist-info/"
-    sources = {p.relative_to(ROOT).as_posix() for p in ROOT.glob("nsimplicit/**/*.py")} | {"nsimplicit/py.typed"}
+    kinds = "**/*.py", "**/*.pyi", "py.typed"
+    sources = {p.relative_to(ROOT).as_posix() for kind in kinds for p in (ROOT / "nsimplicit").glob(kind)}
     assert {n for n in names if not n.startswith(info)} == sources
     assert info + "licenses/LICENSE" in names
