@@ -34,8 +34,6 @@ class DEQ(nnx.Module):
         key = self.rngs.dropout()  # drawn here and not in the cell: every iteration sees the same mask
 
         def cell(z, x):  # contracts: dropout stretches by 1.25, mix by 0.7, relu and a norm with epsilon 1 by at most 1
-            z, x
-        ):  # contracts: dropout stretches by 1/0.8, mix by 0.7, relu and a norm with epsilon 1 by 1 at most
             return self.norm(nsi.relu(x + self.dropout(z, rngs=key) @ mix))
 
         solution = nsi.layers.deq(cell, x, derivative=derivative, tap=tap)
