@@ -120,7 +120,7 @@ def test_bad_parameters_raise(name):
     assert 2 <= len(lines) <= 3 and lines[0].startswith("`") and (len(lines) == 2 or lines[2].startswith("Try: (a)"))
 
 
-@over(ROWS)
+@over(OBJECTS)
 def test_exports_for_every_platform(name):
     row = ROWS[name]
     x = row.every_point[0]
