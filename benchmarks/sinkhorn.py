@@ -95,8 +95,8 @@ def compare(table, n, share, kinds=("plan", "value")):
             [
                 entrant(OURS, lambda kind, tol: ours(kind, nsi.solvers.Picard(), tol), traced=True),
                 entrant(f"{OURS}, Anderson", lambda kind, tol: ours(kind, nsi.solvers.Anderson(), tol), traced=True),
-                entrant("ott-jax", through_ott),
-                entrant("ott-jax, momentum 1.3", lambda kind, tol: through_ott(kind, tol, 1.3)),
+                entrant("ott-jax", lambda kind, tol: lambda *args: through_ott(kind, tol)(*args)),
+                entrant("ott-jax, momentum 1.3", lambda kind, tol: lambda *args: through_ott(kind, tol, 1.3)(*args)),
             ],
             repeats=7,
             compiles=1,
