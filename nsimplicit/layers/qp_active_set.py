@@ -22,6 +22,7 @@ from nsimplicit.layers.qp_conditions import State
 from nsimplicit.layers.qp_program import Program
 from nsimplicit.layers.qp_tangent import factor_once, regularised
 from nsimplicit.linear_solvers.operator import Saddle
+from nsimplicit.prox.boundary import magnitude
 
 PATIENCE = 3
 
@@ -37,7 +38,7 @@ class Active:
 
 def peak(x: jax.Array) -> jax.Array:
     """The largest entry in absolute value; 0 of nothing."""
-    return jnp.max(jnp.where(x < 0, -x, x), initial=0)
+    return jnp.max(magnitude(x), initial=0)
 
 
 def newton(program: Program, steps: Any, active: Active, z: State) -> State:

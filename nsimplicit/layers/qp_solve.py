@@ -12,13 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._lanes import largest, one_by_one
 from nsimplicit.layers.qp_active_set import Active, peak, pivot
 from nsimplicit.layers.qp_conditions import State, steps_for
 from nsimplicit.layers.qp_interior import INFEASIBLE, INVALID, MAX_STEPS, SOLVED, UNBOUNDED, interior
 from nsimplicit.layers.qp_program import Program
 from nsimplicit.layers.qp_tangent import factor
-from nsimplicit.linear_solvers.lanes import largest
-from nsimplicit.linear_solvers.lapack import one_by_one
 
 Start = tuple[State, Active, jax.Array, jax.Array]
 COLD = 12

@@ -57,27 +57,14 @@ def factor(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
 
         return solve
     lower = lapack.cholesky(matrix)
-    return lambda v: _both_halves(lower, v[:, None])[:, 0]
+    return lambda v: lapack.cholesky_solve(lower, v[:, None])[:, 0]
 
 
 def factor_once(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
     """As :func:`factor`, for one vector: the factor of a lane is not kept."""
-    return factor(matrix) if matrix.shape[-1] <= PLAIN_SIZE else lambda v: _at_once(matrix, v[:, None])[:, 0]
-
-
-@lapack.one_by_one
-def _both_halves(lower: jax.Array, v: jax.Array) -> jax.Array:
-    return _substitute(lower, v)
-
-
-@lapack.one_by_one
-def _at_once(matrix: jax.Array, v: jax.Array) -> jax.Array:
-    return _substitute(lax.linalg.cholesky(matrix, symmetrize_input=False), v)
-
-
-def _substitute(lower: jax.Array, v: jax.Array) -> jax.Array:
-    half = lax.linalg.triangular_solve(lower, v, left_side=True, lower=True)
-    return lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)
+    return (
+        factor(matrix) if matrix.shape[-1] <= PLAIN_SIZE else lambda v: lapack.solve_definite(matrix, v[:, None])[:, 0]
+    )
 
 
 def gram(matrix: jax.Array, weights: jax.Array) -> Any:

@@ -23,6 +23,7 @@ from nsimplicit.layers.transport_arguments import prepare, slack
 from nsimplicit.linear_solvers.auto import Auto
 from nsimplicit.linear_solvers.custom import Custom
 from nsimplicit.linear_solvers.krylov import CG
+from nsimplicit.prox.boundary import magnitude
 from nsimplicit.solvers.base import Solver
 from nsimplicit.solvers.picard import Picard
 
@@ -222,7 +223,7 @@ def _iterate(ot: entropic.Scaled, phi: jax.Array, solver: Solver, tol: Any, max_
 
 
 def _distance(x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.where(x > y, x - y, y - x).sum()
+    return magnitude(x - y).sum()
 
 
 def _error(plan: jax.Array, ot: entropic.Scaled, f: jax.Array, g: jax.Array, rho_a: Any, rho_b: Any) -> jax.Array:

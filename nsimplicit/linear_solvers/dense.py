@@ -95,11 +95,7 @@ def factor_definite(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
         inverse = _sweep(matrix)
         return lambda v: inverse @ v
     lower = lapack.cholesky(matrix)
-
-    def solve(v: jax.Array) -> jax.Array:
-        return lapack.triangular(lower, lapack.triangular(lower, v, lower=True), lower=True, transpose=True)
-
-    return solve
+    return lambda v: lapack.cholesky_solve(lower, v)
 
 
 def _sweep(matrix: jax.Array) -> jax.Array:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._lanes import largest
 from nsimplicit._records import config
-from nsimplicit.linear_solvers.lanes import largest
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
     LinearSolver,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import custom_vmap
+
+from nsimplicit._lanes import one_by_one
 
 
 def lu(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -31,27 +31,14 @@ def triangular(matrix: jax.Array, b: jax.Array, *, lower: bool, unit: bool = Fal
     return jnp.vectorize(_triangular(lower, unit, transpose), signature="(n,n),(n,k)->(n,k)")(matrix, b)
 
 
-def one_by_one(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """``fun``, a function of arrays; under ``vmap`` a loop over the lanes on CPUs, a batch elsewhere.
+def cholesky_solve(lower: jax.Array, b: jax.Array) -> jax.Array:
+    """The solution for columns ``(n, k)`` of the system whose Cholesky factor this is."""
+    return _cholesky_solve(lower, b)
 
-    Lanes of the second argument alone, the columns of a system with one matrix, are more columns.
-    """
 
-    @custom_vmap
-    def one(*args: jax.Array) -> Any:
-        return fun(*args)
-
-    @one.def_vmap
-    def lanes(axis_size: int, in_batched: list[bool], *args: jax.Array) -> tuple[Any, Any]:
-        if in_batched == [False, True]:
-            matrix, b = args
-            wide = one(matrix, jnp.moveaxis(b, 0, 1).reshape(b.shape[1], -1))
-            return jnp.moveaxis(wide.reshape(b.shape[1], axis_size, -1), 1, 0), True
-        full = [x if b else jnp.broadcast_to(x, (axis_size, *x.shape)) for x, b in zip(args, in_batched, strict=True)]
-        out = lax.platform_dependent(*full, cpu=lambda *a: lax.map(lambda a: one(*a), a), default=jax.vmap(fun))
-        return out, jax.tree.map(lambda _: True, out)
-
-    return one
+def solve_definite(matrix: jax.Array, b: jax.Array) -> jax.Array:
+    """The solution for columns ``(n, k)`` of one definite system: under ``vmap`` the factor of a lane is not kept."""
+    return _solve_definite(matrix, b)
 
 
 @one_by_one
@@ -75,4 +62,17 @@ def _cholesky(matrix: jax.Array) -> jax.Array:
 @functools.cache
 def _triangular(lower: bool, unit: bool, transpose: bool) -> Callable[..., jax.Array]:
     options = {"left_side": True, "lower": lower, "unit_diagonal": unit, "transpose_a": transpose}
-    return one_by_one(lambda matrix, b: lax.linalg.triangular_solve(matrix, b, **options))
+    return one_by_one(lambda matrix, b: lax.linalg.triangular_solve(matrix, b, **options), columns=True)
+
+
+def _both_halves(lower: jax.Array, b: jax.Array) -> jax.Array:
+    half = lax.linalg.triangular_solve(lower, b, left_side=True, lower=True)
+    return lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)
+
+
+_cholesky_solve = one_by_one(_both_halves, columns=True)
+
+
+@one_by_one
+def _solve_definite(matrix: jax.Array, b: jax.Array) -> jax.Array:
+    return _both_halves(lax.linalg.cholesky(matrix, symmetrize_input=False), b)

@@ -24,10 +24,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._errors import InputError, message
+from nsimplicit._lanes import largest
 from nsimplicit._records import config
 from nsimplicit._tree import Space, add, blank
 from nsimplicit.linear_solvers.dense import factor_definite
-from nsimplicit.linear_solvers.lanes import largest
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
     LinearSolver,

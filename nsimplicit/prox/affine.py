@@ -12,7 +12,7 @@ from jax import lax
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
-from nsimplicit.prox.base import Set, as_float, concrete, matmul, modulus
+from nsimplicit.prox.base import Set, as_float, concrete, indicator, matmul, modulus
 from nsimplicit.prox.hermitian import back, hermitian_solver, match, working
 
 
@@ -65,7 +65,7 @@ class AffineSet(Set):
         A, b, x = working(self.A, self.b, x)
         gap = modulus(matmul(A, x) - b)
         size = matmul(modulus(A), modulus(x)) + modulus(b)
-        return jnp.where(jnp.all(gap <= 2 * x.shape[0] * eps * size), 0, jnp.asarray(jnp.inf, gap.dtype))
+        return indicator(gap <= 2 * x.shape[0] * eps * size, gap)
 
     def prepare(self, step: Any = None) -> Callable[[Any], Any]:
         """The projection, with A A^H factored; the step does not matter."""

@@ -10,17 +10,17 @@ from jax import lax
 
 from nsimplicit import primitives
 from nsimplicit._records import data, static
-from nsimplicit.prox.base import Set, add_up, as_float, fit, leafwise, modulus, require
+from nsimplicit.prox.base import Set, add_up, as_float, fit, indicator, leafwise, modulus, require
 from nsimplicit.prox.boundary import inside, snap
 from nsimplicit.prox.threshold import direction, positive_part
 
 POINT = "A ball of radius 0 is one point, and has no boundary to be differentiated at."
 
 
-def indicator(length: jax.Array, radius: jax.Array, n: int) -> jax.Array:
+def _in_ball(length: jax.Array, radius: jax.Array, n: int) -> jax.Array:
     """0 where no length exceeds the radius by more than the rounding errors of n terms, else inf."""
     slack = 2 * n * jnp.finfo(length.dtype).eps
-    return jnp.where(jnp.all(length <= radius * (1 + slack)), 0, jnp.asarray(jnp.inf, length.dtype))
+    return indicator(length <= radius * (1 + slack), length)
 
 
 def from_center(x: Any, center: Any, radius: Any, where: str) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -71,7 +71,7 @@ class L1Ball(Set):
     def __call__(self, x: Any) -> jax.Array:
         """0 in the ball, up to rounding; inf elsewhere."""
         length = jnp.sum(modulus(as_float(x)))
-        return indicator(length, fit(self.radius, length, "prox.L1Ball(radius=...)"), jnp.size(x))
+        return _in_ball(length, fit(self.radius, length, "prox.L1Ball(radius=...)"), jnp.size(x))
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the ball."""
@@ -124,7 +124,7 @@ class L2Ball(Set):
         """0 in the ball, up to rounding; inf elsewhere."""
         x, center, length, radius = from_center(x, self.center, self.radius, "prox.L2Ball")
         rounding = primitives.norm(center.reshape(-1))  # of x - center
-        return indicator(length, radius + jnp.finfo(length.dtype).eps * rounding, x.size)
+        return _in_ball(length, radius + jnp.finfo(length.dtype).eps * rounding, x.size)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the ball."""
@@ -172,7 +172,7 @@ class LInfBall(Set):
         """0 in the ball, up to rounding; inf elsewhere."""
 
         def leaf(x: jax.Array, radius: Any) -> jax.Array:
-            return indicator(modulus(x), fit(radius, x, "prox.LInfBall(radius=...)"), 1)
+            return _in_ball(modulus(x), fit(radius, x, "prox.LInfBall(radius=...)"), 1)
 
         return add_up(leafwise(leaf, x, self.radius))
 

@@ -131,6 +131,11 @@ def fit(param: Any, x: jax.Array, name: str) -> jax.Array:
     return jnp.asarray(param, jnp.finfo(x.dtype).dtype)
 
 
+def indicator(inside: jax.Array, like: jax.Array) -> jax.Array:
+    """0 if all of ``inside`` holds, inf if not."""
+    return jnp.where(jnp.all(inside), 0, jnp.asarray(jnp.inf, like.dtype))
+
+
 def leafwise(fun: Callable[..., Any], x: Any, *params: Any) -> Any:
     """``fun(leaf, *params)`` on each leaf of x; a parameter is shared, or has the structure of x."""
     tree = jax.tree.structure(x)

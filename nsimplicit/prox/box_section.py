@@ -12,7 +12,7 @@ from jax import lax
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit.primitives.coupled import coupled_switch
-from nsimplicit.prox.base import Set, concrete, fit, real
+from nsimplicit.prox.base import Set, concrete, fit, indicator, real
 from nsimplicit.prox.boundary import change, inside, magnitude, snap
 
 
@@ -107,7 +107,7 @@ class BoxSection(Set):
         size = jnp.sum(magnitude(a * x), axis=-1, keepdims=True) + magnitude(b)
         slack = 2 * x.shape[-1] * jnp.finfo(x.dtype).eps * size
         on = jnp.all((lo <= x) & (x <= hi)) & jnp.all(magnitude(gap) <= slack)
-        return jnp.where(on, 0, jnp.asarray(jnp.inf, x.dtype))
+        return indicator(on, x)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the set."""

@@ -13,7 +13,7 @@ from jax import lax
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
-from nsimplicit.prox.base import Set, add_up, as_float, leafwise, real
+from nsimplicit.prox.base import Set, add_up, as_float, indicator, leafwise, real
 from nsimplicit.prox.boundary import magnitude
 
 
@@ -52,11 +52,6 @@ def pieced(inner: Any, outer: Any, inside: Any, between: Any, outside: Any, sele
     rest = primitives.switch(outer, between, outside, selection=selection)
     value = jnp.where(inner >= 0, inside, rest)
     return primitives.switch(inner, inside, rest, selection=selection, value=value)
-
-
-def indicator(inside: jax.Array, like: jax.Array) -> jax.Array:
-    """0 if all of ``inside`` holds, inf if not."""
-    return jnp.where(jnp.all(inside), 0, jnp.asarray(jnp.inf, like.dtype))
 
 
 def cone_entries(x: jax.Array, size: int | None, cone: str, entries: str) -> None:

@@ -12,9 +12,8 @@ from jax import lax
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
-from nsimplicit.prox.base import Function, Set, fit, real
+from nsimplicit.prox.base import Function, Set, fit, indicator, real
 from nsimplicit.prox.boundary import change, inside, magnitude
-from nsimplicit.prox.cones import indicator
 from nsimplicit.prox.spectral_function import Spectrum, matrix, positive_part, shifted, symmetric
 
 

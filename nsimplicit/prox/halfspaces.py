@@ -12,7 +12,7 @@ from jax import lax
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
-from nsimplicit.prox.base import Set, concrete, fit, modulus, real
+from nsimplicit.prox.base import Set, concrete, fit, indicator, modulus, real
 from nsimplicit.prox.boundary import change, snap
 
 
@@ -41,10 +41,10 @@ def _bound(b: Any, x: jax.Array, where: str, name: str) -> jax.Array:
     return fit(b, jnp.zeros((), x.dtype), f"{where}({name}=...)")
 
 
-def _indicator(t: jax.Array, lo: jax.Array, hi: jax.Array, size: jax.Array, n: int) -> jax.Array:
+def _in_slab(t: jax.Array, lo: jax.Array, hi: jax.Array, size: jax.Array, n: int) -> jax.Array:
     slack = 2 * n * jnp.finfo(t.dtype).eps
     low, high = (jnp.where(jnp.isfinite(b), slack * (size + modulus(b)), 0) for b in (lo, hi))
-    return jnp.where((lo - low <= t) & (t <= hi + high), 0, jnp.asarray(jnp.inf, t.dtype))
+    return indicator((lo - low <= t) & (t <= hi + high), t)
 
 
 def _shift(t: jax.Array, lo: jax.Array, hi: jax.Array, size: jax.Array, selection: Any) -> jax.Array:
@@ -88,7 +88,7 @@ class Hyperplane(Set):
         """0 on the plane, up to rounding; inf elsewhere."""
         x, _, t, size = _along(x, self.a, "prox.Hyperplane")
         b = _bound(self.b, x, "prox.Hyperplane", "b")
-        return _indicator(t, b, b, size, x.size)
+        return _in_slab(t, b, b, size, x.size)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the plane."""
@@ -133,7 +133,7 @@ class Halfspace(Set):
         """0 in the half-space, up to rounding; inf elsewhere."""
         x, _, t, size = _along(x, self.a, "prox.Halfspace")
         b = _bound(self.b, x, "prox.Halfspace", "b")
-        return _indicator(t, jnp.full_like(b, -jnp.inf), b, size, x.size)
+        return _in_slab(t, jnp.full_like(b, -jnp.inf), b, size, x.size)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the half-space."""
@@ -190,7 +190,7 @@ class Hyperslab(Set):
     def __call__(self, x: Any) -> jax.Array:
         """0 in the slab, up to rounding; inf elsewhere."""
         x, _, t, size = _along(x, self.a, "prox.Hyperslab")
-        return _indicator(t, *self._bounds(x), size, x.size)
+        return _in_slab(t, *self._bounds(x), size, x.size)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the slab."""

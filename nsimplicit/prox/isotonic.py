@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._records import data, static
-from nsimplicit.prox.base import Set, fit, real, require
+from nsimplicit.prox.base import Set, fit, indicator, real, require
 from nsimplicit.prox.pooling import pool, weight
 
 
@@ -62,7 +62,7 @@ class Isotonic(Set):
         x = real(x, "prox.Isotonic")
         steps = jnp.diff(x, axis=self.axis)
         ordered = jnp.all(steps <= 0 if self.decreasing else steps >= 0)
-        return jnp.where(ordered, 0, jnp.asarray(jnp.inf, x.dtype))
+        return indicator(ordered, x)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest increasing vector."""

@@ -11,9 +11,8 @@ from jax import lax
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
-from nsimplicit.prox.base import Set, matmul, real
+from nsimplicit.prox.base import Set, indicator, matmul, real
 from nsimplicit.prox.boundary import change, snap
-from nsimplicit.prox.cones import indicator
 from nsimplicit.prox.spectral_function import Spectrum, dilated, matrix, shifted, sign
 
 

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._records import data, static
-from nsimplicit.prox.base import Function, Set, fit, matmul, real, require
+from nsimplicit.prox.base import Function, Set, fit, indicator, matmul, real, require
 from nsimplicit.prox.boundary import change, inside, snap
-from nsimplicit.prox.cones import indicator
 from nsimplicit.prox.spectral_function import dilated, matrix, positive_part, shifted
 
 CONCAVE = "A negative weight makes the function concave, and then it has no prox."

@@ -14,7 +14,7 @@ from nsimplicit._records import data, static
 from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.primitives.switch import compiled
 from nsimplicit.prox.active_set import dependent, length, nearest, span, stretch
-from nsimplicit.prox.base import Set, as_float, concrete, matmul, real
+from nsimplicit.prox.base import Set, as_float, concrete, indicator, matmul, real
 from nsimplicit.prox.boundary import change, inside, magnitude, snap
 from nsimplicit.prox.hermitian import back, linear_solve, working
 
@@ -119,7 +119,7 @@ class Polyhedron(Set):
         size = jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True)) + jnp.where(c < jnp.inf, magnitude(c), 0)
         gap = jnp.where(jnp.arange(len(c)) < equations, magnitude(gap), gap)
         on = jnp.all(gap <= 2 * (x.shape[-1] + 2) * eps * size)
-        return jnp.where(on, 0, jnp.asarray(jnp.inf, x.dtype))
+        return indicator(on, x)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the set; nan where the set is empty."""
@@ -189,14 +189,4 @@ def _nearest(y: jax.Array, k: jax.Array, c: jax.Array, selection: Any, equations
     )
     known = jnp.where(found.held, found.multipliers, 0)
     formula = y - matmul(hold(change(mu / jnp.where(w > 0, w, 1)) + known, known), k)
-    return _known(x, formula * jnp.where(jnp.isnan(x), jnp.nan, 1))
-
-
-@jax.custom_jvp
-def _known(value: jax.Array, formula: jax.Array) -> jax.Array:
-    """``value``, with the derivatives of ``formula``, which is not computed unless they are asked for."""
-    del formula
-    return value
-
-
-_known.defjvp(lambda primals, tangents: (_known(*primals), tangents[1]))
+    return x + change(formula * jnp.where(jnp.isnan(x), jnp.nan, 1))

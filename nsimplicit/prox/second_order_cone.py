@@ -10,9 +10,9 @@ import numpy as np
 
 from nsimplicit import primitives
 from nsimplicit._records import data, static
-from nsimplicit.prox.base import Set, matmul, real
+from nsimplicit.prox.base import Set, indicator, matmul, real
 from nsimplicit.prox.boundary import inside, snap
-from nsimplicit.prox.cones import cone_entries, indicator, pieced
+from nsimplicit.prox.cones import cone_entries, pieced
 
 
 @data

@@ -12,7 +12,7 @@ from jax import lax
 from nsimplicit import primitives
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
-from nsimplicit.prox.base import Set, concrete, fit, real, require
+from nsimplicit.prox.base import Set, concrete, fit, indicator, real, require
 from nsimplicit.prox.boundary import inside, snap
 from nsimplicit.prox.box_section import section
 from nsimplicit.prox.threshold import positive_part
@@ -58,7 +58,7 @@ class Simplex(Set):
     def __call__(self, x: Any) -> jax.Array:
         """0 on the simplex, up to rounding in the sum; inf elsewhere."""
         x, total = _rows(x, self.total, self.axis, "prox.Simplex")
-        return _indicator(jnp.all(x >= 0), x, total)
+        return _in_section(jnp.all(x >= 0), x, total)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the simplex."""
@@ -72,11 +72,11 @@ def _rows(x: Any, total: Any, axis: int, where: str) -> tuple[jax.Array, jax.Arr
     return x, fit(total, x[..., 0], f"{where}(total=...)")[..., None]
 
 
-def _indicator(bounded: jax.Array, x: jax.Array, total: jax.Array) -> jax.Array:
+def _in_section(bounded: jax.Array, x: jax.Array, total: jax.Array) -> jax.Array:
     gap = jnp.sum(x, axis=-1, keepdims=True) / total - 1
     slack = 2 * x.shape[-1] * jnp.finfo(x.dtype).eps
     on = bounded & jnp.all((-slack <= gap) & (gap <= slack))
-    return jnp.where(on, 0, jnp.asarray(jnp.inf, x.dtype))
+    return indicator(on, x)
 
 
 @data
@@ -142,7 +142,7 @@ class CappedSimplex(Set):
     def __call__(self, x: Any) -> jax.Array:
         """0 on the set, up to rounding in the sum; inf elsewhere."""
         rows, total, cap = self._rows(x)
-        return _indicator(jnp.all((rows >= 0) & (rows <= cap)), rows, total)
+        return _in_section(jnp.all((rows >= 0) & (rows <= cap)), rows, total)
 
     def project(self, x: Any) -> jax.Array:
         """The nearest point of the set."""
@@ -199,7 +199,7 @@ class SparseSimplex(Set):
         """0 on the set, up to rounding in the sum; inf elsewhere."""
         x, total = _rows(x, self.total, self.axis, "prox.SparseSimplex")
         few = jnp.sum(x != 0, axis=-1) <= self.k
-        return _indicator(jnp.all(x >= 0) & jnp.all(few), x, total)
+        return _in_section(jnp.all(x >= 0) & jnp.all(few), x, total)
 
     def project(self, x: Any) -> jax.Array:
         """A nearest point of the set."""

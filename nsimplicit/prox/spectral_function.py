@@ -156,18 +156,8 @@ def _switches(W: jax.Array, lam: jax.Array, V: jax.Array, C: jax.Array, selectio
     block = (jnp.sum(lam == 0, axis=-1) > 1)[..., None, None]
     options: dict[str, Any] = {"selection": selection, "value": jnp.zeros_like(u)}
     alone = primitives.switch(jnp.where(block, 1, u), above, below, **options)
-    return _turned_zero(jnp.where(block, coupled_switch(jnp.where(block, u, 1), above, below, **options), alone), V)
-
-
-@jax.custom_jvp
-def _turned_zero(inner: jax.Array, V: jax.Array) -> jax.Array:
-    """V inner V^T for an ``inner`` that is zero in value: a forward pass need not multiply."""
-    return inner
-
-
-@_turned_zero.defjvp
-def _turned_zero_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    return _turned_zero(*primals), _turned(primals[1], tangents[0])
+    inner = jnp.where(block, coupled_switch(jnp.where(block, u, 1), above, below, **options), alone)
+    return change(_turned(V, inner))
 
 
 def _derivative(

@@ -11,16 +11,16 @@ from jax import lax
 from nsimplicit import primitives
 from nsimplicit._records import data, static
 from nsimplicit.prox.balls import from_center
-from nsimplicit.prox.base import Set, as_float, fit, modulus, require
+from nsimplicit.prox.base import Set, as_float, fit, indicator, modulus, require
 from nsimplicit.prox.threshold import direction, positive_part
 
 POINT = "A sphere of radius 0 is one point."
 
 
-def _indicator(length: jax.Array, radius: jax.Array, rounding: Any) -> jax.Array:
+def _on_sphere(length: jax.Array, radius: jax.Array, rounding: Any) -> jax.Array:
     gap = length - radius
     slack = jnp.finfo(length.dtype).eps * rounding
-    return jnp.where((-slack <= gap) & (gap <= slack), 0, jnp.asarray(jnp.inf, length.dtype))
+    return indicator((-slack <= gap) & (gap <= slack), length)
 
 
 @data
@@ -63,7 +63,7 @@ class L1Sphere(Set):
         """0 on the sphere, up to rounding; inf elsewhere."""
         length = jnp.sum(modulus(as_float(x)))
         radius = fit(self.radius, length, "prox.L1Sphere(radius=...)")
-        return _indicator(length, radius, 2 * jnp.size(x) * radius)
+        return _on_sphere(length, radius, 2 * jnp.size(x) * radius)
 
     def project(self, x: Any) -> jax.Array:
         """A nearest point of the sphere."""
@@ -108,7 +108,7 @@ class L2Sphere(Set):
     def __call__(self, x: Any) -> jax.Array:
         """0 on the sphere, up to rounding; inf elsewhere."""
         x, center, length, radius = from_center(x, self.center, self.radius, "prox.L2Sphere")
-        return _indicator(length, radius, 2 * x.size * radius + primitives.norm(center.reshape(-1)))
+        return _on_sphere(length, radius, 2 * x.size * radius + primitives.norm(center.reshape(-1)))
 
     def project(self, x: Any) -> jax.Array:
         """A nearest point of the sphere."""

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._lanes import one_by_one
 from nsimplicit.prox.boundary import magnitude
 
 
@@ -39,7 +40,7 @@ class Chain(NamedTuple):
     noise: jax.Array
 
 
-@jax.custom_batching.custom_vmap
+@one_by_one
 def solve(x: jax.Array, mass: jax.Array, limits: jax.Array) -> Chain:
     """p and its pairs; not to be differentiated.
 
@@ -90,20 +91,6 @@ def solve(x: jax.Array, mass: jax.Array, limits: jax.Array) -> Chain:
     rows = starts, jnp.append(zero, order), *before, mass, x, *stops
     _, (p, size, noise, u) = lax.scan(forth, (zero[0],) * 4, rows)
     return Chain(p, side, u[:-1], size, noise)
-
-
-@solve.def_vmap
-def _solve_vmap(count: int, batched: list[bool], *args: jax.Array) -> tuple[Any, Any]:
-    """One row after the other where a loop is a loop; all rows at once where each step of it starts kernels."""
-    rows = [
-        x if is_batched else jnp.broadcast_to(x, (count, *x.shape)) for x, is_batched in zip(args, batched, strict=True)
-    ]
-
-    def in_turn(*rows: jax.Array) -> Chain:
-        return lax.map(lambda row: solve(*row), rows)
-
-    out = lax.platform_dependent(*rows, cpu=in_turn, default=jax.vmap(solve.fun))
-    return out, jax.tree.map(lambda _: True, out)
 
 
 def is_point(limits: jax.Array) -> jax.Array:

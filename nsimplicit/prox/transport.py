@@ -14,7 +14,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.primitives.switch import compiled
-from nsimplicit.prox.base import Set, concrete, real, require
+from nsimplicit.prox.base import Set, concrete, indicator, real, require
 from nsimplicit.prox.boundary import change, magnitude, snap
 from nsimplicit.prox.hermitian import back, working
 from nsimplicit.prox.potentials import positive, potentials, solver
@@ -91,7 +91,7 @@ class TransportPolytope(Set):
 
     def __call__(self, x: Any) -> jax.Array:
         """0 on the set, up to rounding in the sums; inf elsewhere."""
-        return _indicator(*self._matrices(x))
+        return _in_polytope(*self._matrices(x))
 
     def project(self, x: Any) -> jax.Array:
         """The nearest transport plan; nan where the totals differ."""
@@ -139,7 +139,7 @@ class Birkhoff(Set):
 
     def __call__(self, x: Any) -> jax.Array:
         """0 on the set, up to rounding in the sums; inf elsewhere."""
-        return _indicator(*self._matrices(x))
+        return _in_polytope(*self._matrices(x))
 
     def project(self, x: Any) -> jax.Array:
         """The nearest doubly stochastic matrix."""
@@ -168,11 +168,11 @@ def _matrices(x: Any, a: Any, b: Any, wanted: tuple[int, ...], where: str) -> tu
     return x, a, b, unit
 
 
-def _indicator(x: jax.Array, a: jax.Array, b: jax.Array, unit: float) -> jax.Array:
+def _in_polytope(x: jax.Array, a: jax.Array, b: jax.Array, unit: float) -> jax.Array:
     slack = 4 * sum(x.shape[-2:]) * unit * jnp.max(a, initial=0)
     gaps = magnitude(jnp.sum(x, -1) - a), magnitude(jnp.sum(x, -2) - b)
     on = jnp.all(x >= 0) & jnp.all(gaps[0] <= slack) & jnp.all(gaps[1] <= slack)
-    return jnp.where(on, 0, jnp.asarray(jnp.inf, x.dtype))
+    return indicator(on, x)
 
 
 def _project(x: jax.Array, a: jax.Array, b: jax.Array, unit: float, selection: Any, like: jax.Array) -> jax.Array:
