@@ -136,6 +136,33 @@ def test_weight_zero_is_the_identity_for_the_nuclear_norm():
     np.testing.assert_allclose(slope, -0.5 * U @ Vh, rtol=0, atol=1e-14)
 
 
+def test_the_nuclear_norm_of_a_transpose_has_the_transposed_derivatives(key):
+    """Tall and wide matrices, of which one has a zero singular value: two orders, in the matrix and the weight."""
+    x = np.array(jax.random.normal(key, (2, 3, 2)))
+    x[1, :, 1] = x[1, :, 0]
+    prox_of = jax.jit(jax.vmap(lambda x, w: prox.NuclearNorm(w).prox(x, 1.0), (0, None)))
+    slope = jax.grad(lambda x, w: jnp.sum(prox_of(x, w) ** 3), (0, 1))
+    move = np.array(jax.random.normal(jax.random.fold_in(key, 1), x.shape))
+    second = jax.jit(lambda x, w, dx: jax.jvp(slope, (x, w), (dx, 1.0)))
+    tall, wide = second(x, 0.3, move), second(x.swapaxes(1, 2), 0.3, move.swapaxes(1, 2))
+    for (in_x, in_w), (in_xt, in_wt) in zip(tall, wide, strict=True):
+        np.testing.assert_allclose(in_x, in_xt.swapaxes(1, 2), rtol=0, atol=1e-13)
+        np.testing.assert_allclose(in_w, in_wt, rtol=1e-13)
+    h = 1e-5
+    higher, lower = (second(x + t * move, 0.3 + t, move)[0] for t in (h, -h))
+    for new, old, expected in zip(higher, lower, tall[1], strict=True):
+        np.testing.assert_allclose((new - old) / (2 * h), expected, rtol=0, atol=1e-7)
+
+
+def test_the_derivative_of_the_nuclear_norm_multiplies_matrices_of_the_size_of_x():
+    """Three pairs of products of n x n matrices, and no product of dilations, also for a batch."""
+    n, fun = 30, prox.NuclearNorm(1.0).prepare(1.0)
+    x = jnp.zeros((2, n, n))
+    pullback = jax.jit(lambda x, g: jax.vjp(fun, x)[1](g)[0])
+    flops = pullback.lower(x, x).compile().cost_analysis()["flops"]
+    assert flops < 2 * (8 * 2 * n**3), flops
+
+
 def test_gradients_of_values_at_ties_are_subgradients():
     x = turned(2.0, 2.0, -1.0)
     P = TURN[:, :2] @ TURN[:, :2].T

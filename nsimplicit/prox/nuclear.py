@@ -12,7 +12,8 @@ from jax import lax
 from nsimplicit._records import data, static
 from nsimplicit.prox.base import Function, Set, fit, indicator, matmul, real, require
 from nsimplicit.prox.boundary import change, inside, snap
-from nsimplicit.prox.spectral_function import dilated, matrix, positive_part, shifted
+from nsimplicit.prox.singular_values import lowered
+from nsimplicit.prox.spectral_function import decompose, dilated, matrix, positive_part, shifted
 
 CONCAVE = "A negative weight makes the function concave, and then it has no prox."
 
@@ -130,12 +131,9 @@ class SpectralNormBall(Set):
 
 def _shrunk(x: jax.Array, tau: jax.Array, selection: Any) -> jax.Array:
     """The singular values of x lowered by tau, those below tau set to zero."""
-    spectrum = dilated(x)
-    m, k = x.shape[-2], min(x.shape[-2:])
-    above = shifted(spectrum, tau)
-    left, right, kept = spectrum.V[..., :m, :k], spectrum.V[..., m:, :k], above.lam[..., None, :k]
-    # Its value is that of one product, a quarter of the size; the other is there for the derivatives.
-    value = 2 * matmul(left * jnp.where(kept > 0, kept, 0), right.mT)
-    soft = value + change(2 * positive_part(above, selection)[..., :m, m:])
     # At tau = 0 the identity, with the derivative in tau of the other side and no kink where sigma = 0.
-    return jnp.where(tau > 0, soft, x - change(2 * tau * matmul(left, right.mT)))
+    factors = decompose(x)
+    U, _, Vh = factors
+    k = min(x.shape[-2:])
+    low = x - change(tau * matmul(U[..., :k], Vh[..., :k, :]))
+    return jnp.where(tau > 0, lowered(x, jnp.where(tau > 0, tau, 1), factors, selection), low)

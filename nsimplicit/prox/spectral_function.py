@@ -59,12 +59,25 @@ def symmetric(x: Any, where: str) -> Spectrum:
     return Spectrum(W, lam, V)
 
 
-def dilated(x: jax.Array) -> Spectrum:
-    """[[0, x], [x^T, 0]], whose eigenvalues are the singular values of x, their negatives, and zeros.
+def decompose(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """U, sigma and V^T, constants, with square U and V."""
+    U, sigma, Vh = jnp.linalg.svd(lax.stop_gradient(x), full_matrices=True)
+    return U, sigma, Vh
+
+
+def dilation(x: jax.Array) -> jax.Array:
+    """[[0, x], [x^T, 0]]."""
+    m, n = x.shape[-2:]
+    above, below = (jnp.zeros_like(x, shape=(*x.shape[:-2], side, side)) for side in (m, n))
+    return jnp.block([[above, x], [x.mT, below]])
+
+
+def dilated(x: jax.Array, factors: tuple[jax.Array, jax.Array, jax.Array] | None = None) -> Spectrum:
+    """The dilation of x, whose eigenvalues are the singular values of x, their negatives, and zeros.
 
     In this order. Functions of it have their upper right block at ``[..., :m, m:]``, m the rows of x.
     """
-    U, sigma, Vh = jnp.linalg.svd(lax.stop_gradient(x), full_matrices=True)
+    U, sigma, Vh = factors or decompose(x)
     m, n = x.shape[-2:]
     k = min(m, n)
     half = jnp.asarray(0.5, x.dtype) ** 0.5
@@ -75,8 +88,7 @@ def dilated(x: jax.Array) -> Spectrum:
         rest = jnp.concatenate([blank, Vh[..., k:, :].mT], axis=-2)
     V = jnp.concatenate([jnp.block([[left, left], [right, -right]]), rest], axis=-1)
     lam = jnp.concatenate([sigma, -sigma, jnp.zeros_like(V[..., 0, 2 * k :])], axis=-1)
-    zeros = [jnp.zeros_like(matmul(a, b)) for a, b in ((x, x.mT), (x.mT, x))]
-    return Spectrum(jnp.block([[zeros[0], x], [x.mT, zeros[1]]]), lam, V)
+    return Spectrum(dilation(x), lam, V)
 
 
 def shifted(spectrum: Spectrum, tau: Any = 0.0) -> Spectrum:
@@ -100,51 +112,22 @@ def positive_part(spectrum: Spectrum, selection: Any = None) -> jax.Array:
     high, low = (size + lam) / 2, (size - lam) / 2
     # The lesser part is computed and the other is its sum with W: W itself where nothing is negative.
     mostly = jnp.sum(high, axis=-1) > jnp.sum(low, axis=-1)
-    lesser = _turned(V, jnp.where(mostly[..., None], low, high))
+    lesser = turned(V, jnp.where(mostly[..., None], low, high))
     mostly = mostly[..., None, None]
     P, N = jnp.where(mostly, fixed + lesser, lesser), jnp.where(mostly, lesser, lesser - fixed)
-    C, _ = _positive_differences(lam)
-    return _split(W, P, N, lam, V)[0] + _switches(W, lam, V, C, selection)
+    moves = switches(change(within(W, V)), lam, selection)
+    return _split(W, P, N, lam, V)[0] + change(turned(V, moves))
 
 
-def sign(spectrum: Spectrum, signs: jax.Array) -> jax.Array:
-    """V diag(signs) V^T, differentiable in every order; ``signs`` says -1, 0 or 1 also where eigenvalues are zero.
+def switches(E: jax.Array, lam: jax.Array, selection: Any) -> jax.Array:
+    """What the selection adds to the derivative of a positive part, in the basis of the eigenvectors; E moves there.
 
-    Pairs of zero eigenvalues of different sign are where this function jumps: they are taken as constant.
-    """
-    W, lam, V = spectrum
-    return _sign(W, _turned(V, signs), lam, V, signs)
-
-
-def _turned(V: jax.Array, inner: jax.Array) -> jax.Array:
-    """V diag(inner) V^T, or V inner V^T for a matrix."""
-    return matmul(V * inner[..., None, :] if inner.ndim < V.ndim else matmul(V, inner), V.mT)
-
-
-def _within(b: jax.Array, V: jax.Array) -> jax.Array:
-    """V^T b V, in the order of the transpose of :func:`_turned`: XLA finds out that they are the same product."""
-    return matmul(V.mT, matmul(b, V))
-
-
-def _sums(lam: jax.Array) -> jax.Array:
-    """|lam_i| + |lam_j|, or 1 where it is zero."""
-    size = magnitude(lam)
-    total = size[..., :, None] + size[..., None, :]
-    return jnp.where(total == 0, 1, total)
-
-
-def _positive_differences(lam: jax.Array) -> tuple[jax.Array, jax.Array]:
-    high, sums = jnp.where(lam > 0, lam, 0), _sums(lam)
-    return (high[..., :, None] + high[..., None, :]) / sums, sums
-
-
-def _switches(W: jax.Array, lam: jax.Array, V: jax.Array, C: jax.Array, selection: Any) -> jax.Array:
-    """Zero in value and in derivative, except that at a kink the derivative is the selected one.
+    Zero in value and in derivative, except that at a kink the derivative is the selected one.
 
     A pair of eigenvalues is a switch of the larger of them: to 1 above, to 0 below. What the other
     terms already have is taken off, so the branch not taken is what a change of sign would add.
     """
-    E = change(_within(W, V))
+    C, _ = differences(lam)
     row, column = lam[..., :, None], lam[..., None, :]
     first = magnitude(row) >= magnitude(column)
     u = jnp.where(first, row, column)
@@ -156,8 +139,39 @@ def _switches(W: jax.Array, lam: jax.Array, V: jax.Array, C: jax.Array, selectio
     block = (jnp.sum(lam == 0, axis=-1) > 1)[..., None, None]
     options: dict[str, Any] = {"selection": selection, "value": jnp.zeros_like(u)}
     alone = primitives.switch(jnp.where(block, 1, u), above, below, **options)
-    inner = jnp.where(block, coupled_switch(jnp.where(block, u, 1), above, below, **options), alone)
-    return change(_turned(V, inner))
+    return jnp.where(block, coupled_switch(jnp.where(block, u, 1), above, below, **options), alone)
+
+
+def sign(spectrum: Spectrum, signs: jax.Array) -> jax.Array:
+    """V diag(signs) V^T, differentiable in every order; ``signs`` says -1, 0 or 1 also where eigenvalues are zero.
+
+    Pairs of zero eigenvalues of different sign are where this function jumps: they are taken as constant.
+    """
+    W, lam, V = spectrum
+    return _sign(W, turned(V, signs), lam, V, signs)
+
+
+def turned(V: jax.Array, inner: jax.Array) -> jax.Array:
+    """V diag(inner) V^T, or V inner V^T for a matrix."""
+    return matmul(V * inner[..., None, :] if inner.ndim < V.ndim else matmul(V, inner), V.mT)
+
+
+def within(b: jax.Array, V: jax.Array) -> jax.Array:
+    """V^T b V, in the order of the transpose of :func:`turned`: XLA finds out that they are the same product."""
+    return matmul(V.mT, matmul(b, V))
+
+
+def _sums(lam: jax.Array) -> jax.Array:
+    """|lam_i| + |lam_j|, or 1 where it is zero."""
+    size = magnitude(lam)
+    total = size[..., :, None] + size[..., None, :]
+    return jnp.where(total == 0, 1, total)
+
+
+def differences(lam: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The divided differences of the positive part, and their divisors."""
+    high, sums = jnp.where(lam > 0, lam, 0), _sums(lam)
+    return (high[..., :, None] + high[..., None, :]) / sums, sums
 
 
 def _derivative(
@@ -174,11 +188,11 @@ def _derivative(
         return matmul(size, D) + matmul(D, size) - image(E), E
 
     def solve(_: Any, b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        return _turned(V, _within(b[0], V) / sums + C * _within(b[1], V)), b[1]
+        return turned(V, within(b[0], V) / sums + C * within(b[1], V)), b[1]
 
     def transpose_solve(_: Any, b: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        turned = _within(b[0], V)
-        return _turned(V, turned / sums), b[1] + _turned(V, C * turned)
+        slope = within(b[0], V)
+        return turned(V, slope / sums), b[1] + turned(V, C * slope)
 
     # A right-hand side that does not depend on the tangent could not be transposed.
     return lax.custom_linear_solve(system, (blank(E), E), solve, transpose_solve)[0]
@@ -195,7 +209,7 @@ def _split_jvp(primals: Any, tangents: Any) -> Any:
     """P - N = W and P N = 0 give |W| dP + dP |W| = P dW + dW P, with |W| = P + N."""
     (W, P, N, lam, V), E = primals, tangents[0]
     P, N = _split(W, P, N, lam, V)
-    C, sums = _positive_differences(lam)
+    C, sums = differences(lam)
     dP = _derivative(E, P + N, lambda E: matmul(P, E) + matmul(E, P), V, C, sums)
     return (P, N), (dP, dP - E)
 
