@@ -154,6 +154,16 @@ class Problem(abc.ABC):
         """A factor below one with which the map contracts whatever the selections, if constants tell."""
         return None
 
+    def guarantee(self, z: Any) -> tuple[float, str] | None:
+        """A lower bound on the smallest singular value for every selection, and what tells it; None where nothing does.
+
+        It holds for the derivative of the equation's residual at z, whatever the kinks there.
+        """
+        rate = self.contraction(z)
+        if rate is None:
+            return None
+        return 1 - rate, f"contraction: factor {rate:.4g} for every selection, from the constants of the problem"
+
 
 def formulate(problem: Problem | Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The solution and the equation of a call: of a problem, or of an optimality function at a solution."""

@@ -3,10 +3,24 @@
 from nsimplicit.layers.deq import deq as deq
 from nsimplicit.layers.deq import jacobian_penalty as jacobian_penalty
 from nsimplicit.layers.deq import spectral_radius as spectral_radius
+from nsimplicit.layers.monotone_deq import MonotoneDEQ
+from nsimplicit.layers.monotone_operator import MonotoneConv, MonotoneDense
 from nsimplicit.layers.qp import QPSolution as QPSolution
 from nsimplicit.layers.qp import qp as qp
 from nsimplicit.layers.sinkhorn import Transport as Transport
 from nsimplicit.layers.sinkhorn import sinkhorn as sinkhorn
 from nsimplicit.layers.sum import Sum
 
-__all__ = ["QPSolution", "Sum", "Transport", "deq", "jacobian_penalty", "qp", "sinkhorn", "spectral_radius"]
+__all__ = [
+    "MonotoneConv",
+    "MonotoneDEQ",
+    "MonotoneDense",
+    "QPSolution",
+    "Sum",
+    "Transport",
+    "deq",
+    "jacobian_penalty",
+    "qp",
+    "sinkhorn",
+    "spectral_radius",
+]
