@@ -1,5 +1,7 @@
 """Layers: problems that people solve inside a model, with their derivatives."""
 
+from nsimplicit.layers.cone_program import ConeSolution as ConeSolution
+from nsimplicit.layers.cone_program import cone_program as cone_program
 from nsimplicit.layers.deq import deq as deq
 from nsimplicit.layers.deq import jacobian_penalty as jacobian_penalty
 from nsimplicit.layers.deq import spectral_radius as spectral_radius
@@ -12,12 +14,14 @@ from nsimplicit.layers.sinkhorn import sinkhorn as sinkhorn
 from nsimplicit.layers.sum import Sum
 
 __all__ = [
+    "ConeSolution",
     "MonotoneConv",
     "MonotoneDEQ",
     "MonotoneDense",
     "QPSolution",
     "Sum",
     "Transport",
+    "cone_program",
     "deq",
     "jacobian_penalty",
     "qp",
