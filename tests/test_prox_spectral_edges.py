@@ -159,7 +159,7 @@ def test_the_derivative_of_the_nuclear_norm_multiplies_matrices_of_the_size_of_x
     n, fun = 30, prox.NuclearNorm(1.0).prepare(1.0)
     x = jnp.zeros((2, n, n))
     pullback = jax.jit(lambda x, g: jax.vjp(fun, x)[1](g)[0])
-    flops = pullback.lower(x, x).compile().cost_analysis()["flops"]
+    flops = (pullback.lower(x, x).compile().cost_analysis() or {})["flops"]
     assert flops < 2 * (8 * 2 * n**3), flops
 
 

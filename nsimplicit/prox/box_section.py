@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from nsimplicit._errors import InputError, message
+from nsimplicit._lanes import largest
 from nsimplicit._records import data, static
 from nsimplicit.primitives.coupled import coupled_switch
 from nsimplicit.prox.base import Set, concrete, fit, indicator, real
@@ -75,7 +76,7 @@ class BoxSection(Set):
         """x, the bounds and the normal vectors along the last axis, and the offset of each plane."""
         x = real(x, "prox.BoxSection")
         params = [fit(getattr(self, name), x, f"prox.BoxSection({name}=...)") for name in ("lo", "hi", "a")]
-        rows = [jnp.moveaxis(jnp.broadcast_to(p, x.shape), self.axis, -1) for p in (x, *params)]
+        rows = [along_last(p, self.axis, x.ndim) for p in (x, *params)]
         self._check(x.shape)
         b = fit(self.b, rows[0][..., 0], "prox.BoxSection(b=...)")
         return *rows, jnp.broadcast_to(b, rows[0].shape[:-1])[..., None]
@@ -116,8 +117,15 @@ class BoxSection(Set):
         return jnp.moveaxis(out, -1, self.axis)
 
 
+def along_last(param: jax.Array, axis: int, ndim: int) -> jax.Array:
+    """An array, or one that broadcasts to it, with the axis moved to the end; one number stays one number."""
+    return jnp.moveaxis(jnp.expand_dims(param, range(ndim - param.ndim)), axis, -1)
+
+
 def section(x: jax.Array, lo: jax.Array, hi: jax.Array, a: jax.Array, b: jax.Array, selection: Any) -> jax.Array:
     """The nearest vector to x with lo <= p <= hi and sum(a * p) = b, along the last axis; b has a last axis of 1.
+
+    lo, hi and a broadcast to x: a number that is the same for all entries is read once.
 
     As in :mod:`nsimplicit.prox.threshold`, nu is found for constants and has the derivatives of its
     equation, with the weights q the entries have in the result. For constant q that is affine in nu:
@@ -129,6 +137,7 @@ def section(x: jax.Array, lo: jax.Array, hi: jax.Array, a: jax.Array, b: jax.Arr
     # A 16-bit number could not count the entries of a piece.
     constants = (c.astype(jnp.result_type(c, jnp.float32)) for c in lax.stop_gradient((x, lo, hi, a, b)))
     nu = _multiplier(*constants).astype(x.dtype)
+    lo, hi, a = jnp.broadcast_arrays(lo, hi, a, x)[:3]
     moved = x - nu * a
     size = magnitude(lax.stop_gradient(x)) + magnitude(lax.stop_gradient(nu * a))
     excess, room = snap(moved - lo, size), snap(hi - moved, size)
@@ -148,17 +157,26 @@ def section(x: jax.Array, lo: jax.Array, hi: jax.Array, a: jax.Array, b: jax.Arr
     weights = jnp.sum(q * a * a, axis=-1, keepdims=True)
     need = change(jnp.sum(a * restrict(moved, lo, hi, value), axis=-1, keepdims=True) - b)
     out = restrict(moved - need / jnp.where(weights > 0, weights, 1) * a, lo, hi, value)
-    # Where no entry moves, one takes what the sum gains: the next one above its lower bound, or else one at its upper.
     free = lax.stop_gradient(a)
-    room_left = jnp.max(jnp.where(free > 0, above, -jnp.inf), axis=-1, keepdims=True)
-    score = jnp.where(room_left <= 0, above, jnp.where(above > 0, below, -jnp.inf)) / jnp.where(free > 0, free, 1)
-    score = jnp.where(free > 0, score, -jnp.inf)
-    # The first of the best: two reductions take a third of the time of an argmax.
-    place = jnp.arange(x.shape[-1])
-    best = jnp.where(score == jnp.max(score, axis=-1, keepdims=True), place, x.shape[-1])
-    first = place == jnp.min(best, axis=-1, keepdims=True)
-    taker = (lax.stop_gradient(weights) == 0) & first
+    still = lax.stop_gradient(weights) == 0
+    taker = lax.cond(
+        largest(jnp.any(still)), lambda: still & _next(below, above, free), lambda: jnp.zeros_like(x, bool)
+    )
     return sign * (out - change(jnp.where(taker, need / jnp.where(free > 0, free, 1), 0)))
+
+
+def _next(excess: jax.Array, room: jax.Array, a: jax.Array) -> jax.Array:
+    """Which entry takes what the sum gains where none moves: the next above its lower bound, or else one at its upper.
+
+    The first of the best: two reductions take a third of the time of an argmax.
+    """
+    free = a > 0
+    room_left = jnp.max(jnp.where(free, room, -jnp.inf), axis=-1, keepdims=True)
+    score = jnp.where(room_left <= 0, room, jnp.where(room > 0, excess, -jnp.inf)) / jnp.where(free, a, 1)
+    score = jnp.where(free, score, -jnp.inf)
+    place = jnp.arange(score.shape[-1])
+    best = jnp.where(score == jnp.max(score, axis=-1, keepdims=True), place, score.shape[-1])
+    return place == jnp.min(best, axis=-1, keepdims=True)
 
 
 def _multiplier(x: jax.Array, lo: jax.Array, hi: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -170,14 +188,19 @@ def _multiplier(x: jax.Array, lo: jax.Array, hi: jax.Array, a: jax.Array, b: jax
     free = a > 0
     slope = jnp.where(free, a, 1)
     leave, arrive = (jnp.where(free, (x - c) / slope, s * jnp.inf) for c, s in ((hi, -1), (lo, 1)))
-    finite = -jnp.where(leave > -jnp.inf, leave, arrive), jnp.where(arrive < jnp.inf, arrive, leave)
-    first, last = jnp.max(jnp.stack(finite), axis=-1, keepdims=True)
-    first, last = (jnp.where(jnp.isfinite(end), end, 0) for end in (-first, last))
+
+    def beyond(nu: jax.Array, excess: jax.Array) -> jax.Array:
+        """nu, but beyond all finite ends on the side of the root."""
+        finite = -jnp.where(leave > -jnp.inf, leave, arrive), jnp.where(arrive < jnp.inf, arrive, leave)
+        first, last = jnp.max(jnp.stack(finite), axis=-1, keepdims=True)
+        first, last = (jnp.where(jnp.isfinite(end), end, 0) for end in (-first, last))
+        return jnp.where(excess > 0, jnp.where(nu > last, nu, last), jnp.where(nu < first, nu, first))
 
     def step(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        nu, low, high, before, last_move, piece, done = state
-        under, capped = nu > arrive, nu < leave
-        p = jnp.where(under, lo, jnp.where(capped, hi, x - nu * a))
+        nu, low, high, before, last_move, piece, _, done = state
+        moved = x - nu * a
+        under, capped = moved < lo, moved > hi
+        p = jnp.where(under, lo, jnp.where(capped, hi, moved))
         side = jnp.where(under, jnp.ones_like(x), jnp.where(capped, -1, 0))  # its sum rises with nu: it names the piece
         total, weights, now = _sums(a * p, jnp.where(under | capped, 0, a * a), side)
         excess = total - b
@@ -187,25 +210,25 @@ def _multiplier(x: jax.Array, lo: jax.Array, hi: jax.Array, a: jax.Array, b: jax
         trusted = (weights > 0) & (low <= newton) & (newton <= high) & (newton != nu)
         # A step that does not halve the last but one is not yet near the root.
         trusted = trusted & (~bracketed | (2 * magnitude(newton - nu) <= before))
-        outer = jnp.where(excess > 0, jnp.where(nu > last, nu, last), jnp.where(nu < first, nu, first))
+        lost = largest(jnp.any(~trusted & ~bracketed))
+        outer = lax.cond(lost, beyond, lambda nu, _: nu, nu, excess)
         new = jnp.where(trusted, newton, jnp.where(bracketed, (low + high) / 2, outer))
         # A step that rounding swallows ends it only at a root: far away a whole piece may be less than a digit.
         over = (newton == nu) & (magnitude(excess) <= 4 * jnp.finfo(x.dtype).eps * (magnitude(total) + magnitude(b)))
         new = jnp.where(done | over, nu, jnp.where(jnp.isnan(excess), excess, new))
         done = done | ~(new != nu) | jnp.isnan(new) | (trusted & (now == piece))
-        return new, low, high, last_move, magnitude(new - nu), jnp.where(trusted, now, jnp.inf), done
+        return new, low, high, last_move, magnitude(new - nu), jnp.where(trusted, now, jnp.inf), weights, done
 
     total, weights = _sums(a * x, a * a)
     begin = (total - b) / weights  # as if nothing were at a bound
     begin = jnp.where(jnp.isfinite(begin), begin, 0)
     infinite = jnp.full_like(begin, jnp.inf)
-    state = begin, -infinite, infinite, infinite, infinite, infinite, infinite < 0
-    nu, *_ = lax.while_loop(lambda state: ~jnp.all(state[-1]), step, state)
+    state = begin, -infinite, infinite, infinite, infinite, infinite, infinite, infinite < 0
+    nu, *_, weights, _ = lax.while_loop(lambda state: ~jnp.all(state[-1]), step, state)
     # Where no entry moves, up to rounding in the sums, the sum is flat as long as none leaves its bound.
     under, over = nu > arrive, nu < leave
     size = magnitude(x) + magnitude(nu * a)
-    scale = a * magnitude(jnp.where(under, lo, jnp.where(over, hi, size)))
-    noise, weights = _sums(scale, jnp.where(under | over, 0, a * a))
+    (noise,) = _sums(a * magnitude(jnp.where(under, lo, jnp.where(over, hi, size))))
     size = size + a * (noise + magnitude(b)) / jnp.where(weights > 0, weights, 1)
     below, above = snap(x - nu * a - lo, size) <= 0, snap(hi - (x - nu * a), size) <= 0
     # An entry that moves makes the stretch empty.
@@ -216,6 +239,6 @@ def _multiplier(x: jax.Array, lo: jax.Array, hi: jax.Array, a: jax.Array, b: jax
     return jnp.where((start <= -stop) & jnp.isfinite(middle), middle, nu)
 
 
-def _sums(*terms: jax.Array) -> jax.Array:
-    """The sum of each along the last axis: one kernel reads what they share."""
-    return jnp.sum(jnp.stack(terms), axis=-1, keepdims=True)
+def _sums(*terms: jax.Array) -> list[jax.Array]:
+    """The sum of each along the last axis."""
+    return [jnp.sum(t, axis=-1, keepdims=True) for t in jnp.broadcast_arrays(*terms)]

@@ -29,8 +29,8 @@ def _lowered(x: jax.Array, k: int, total: jax.Array, selection: Any) -> jax.Arra
     """x less its projection on vectors between 0 and ``total`` with the sum k * total: Moreau's decomposition."""
     flat = x.reshape(-1)
     wide = flat.astype(jnp.result_type(x, jnp.float32))
-    t, one = total.astype(wide.dtype), jnp.ones_like(wide)
-    taken = section(wide, 0 * one, t * one, one, k * t[None], selection)
+    t = total.astype(wide.dtype)
+    taken = section(wide, jnp.zeros_like(t)[None], t[None], jnp.ones_like(t)[None], k * t[None], selection)
     # Nothing is taken off: what is to come is shared by the largest.
     fixed = lax.stop_gradient(wide)
     kth = -jnp.sort(-fixed)[k - 1]

@@ -14,7 +14,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data, static
 from nsimplicit.prox.base import Set, concrete, fit, indicator, real, require
 from nsimplicit.prox.boundary import inside, snap
-from nsimplicit.prox.box_section import section
+from nsimplicit.prox.box_section import along_last, section
 from nsimplicit.prox.threshold import positive_part
 
 
@@ -124,9 +124,8 @@ class CappedSimplex(Set):
         """The vectors of x along the last axis, the total of each, and the caps."""
         rows, total = _rows(x, self.total, self.axis, "prox.CappedSimplex")
         cap = fit(self.cap, jnp.moveaxis(rows, -1, self.axis), "prox.CappedSimplex(cap=...)")
-        cap = jnp.moveaxis(jnp.broadcast_to(cap, jnp.shape(x)), self.axis, -1)
         self._check(jnp.shape(x))
-        return rows, total, cap
+        return rows, total, along_last(cap, self.axis, rows.ndim)
 
     def _check(self, shape: tuple[int, ...]) -> None:
         """Raise where the caps are known to add up to less than the total."""
@@ -148,7 +147,8 @@ class CappedSimplex(Set):
         """The nearest point of the set."""
         x, total, cap = self._rows(x)
         selection = inside(self.selection, "prox.CappedSimplex")
-        return jnp.moveaxis(section(x, jnp.zeros_like(x), cap, jnp.ones_like(x), total, selection), -1, self.axis)
+        out = section(x, jnp.zeros_like(total), cap, jnp.ones_like(total), total, selection)
+        return jnp.moveaxis(out, -1, self.axis)
 
 
 @data
