@@ -22,7 +22,8 @@ LEVELS = [
     {"implicit"},
     {"splittings", "solvers", "derivatives"},
     {"fixed_point", "custom_root", "host", "compare", "history", "diagnose", "certify"},
-    {"layers", "bilevel", "optim", "ode", "integral", "parametric", "compat", "testing"},
+    {"layers", "bilevel", "optim", "ode", "integral", "parametric", "testing"},
+    {"compat"},
     {"__init__", "__main__"},
 ]
 LEVEL = {unit: level for level, units in enumerate(LEVELS) for unit in units}

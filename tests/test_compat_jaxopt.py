@@ -115,6 +115,14 @@ def test_transport_plans_agree():
     np.testing.assert_allclose(mine, other, atol=2e-3)
     close(mine.sum(0), marginals[1])
     close(ours.projection.projection_birkhoff(X[:3, :3]).sum(1), 1)
+    mine, other = (jax.jit(m.projection.kl_projection_transport)(X[:3, :3], marginals) for m in (ours, theirs))
+    np.testing.assert_allclose(mine, other, atol=2e-3)
+    close(mine.sum(0), marginals[1])
+    doubly = jax.jit(ours.projection.kl_projection_birkhoff)
+    close(doubly(X[:3, :3]).sum(1), 1)
+    close(jnp.log(doubly(X[:3, :3])) - X[:3, :3], jnp.log(doubly(X[:3, :3] + 1)) - X[:3, :3])  # constants do not count
+    slope = jax.jacrev(doubly)(X[:3, :3])  # the sums stay
+    np.testing.assert_allclose(slope.sum(0), 0, atol=1e-9)
 
 
 @pytest.mark.parametrize("module", ["prox", "projection", "linear_solve", "implicit_diff", "objective"])
@@ -132,6 +140,7 @@ def test_names_and_parameters_are_theirs(module):
 def test_every_function_has_a_row():
     assert set(PROXES) | {"make_prox_from_projection"} == set(ours.prox.__all__)
     own = {f"projection_{name}" for name in ("sparse_simplex", "box_section", "polyhedron", "transport", "birkhoff")}
+    own |= {"kl_projection_transport", "kl_projection_birkhoff"}
     assert set(PROJECTIONS) | own == set(ours.projection.__all__)
 
 

@@ -34,7 +34,7 @@ _ELSEWHERE = {
     **dict.fromkeys(("ArmijoSGD", "PolyakSGD", "OptaxSolver"), "optax"),
     **dict.fromkeys(("GaussNewton", "LevenbergMarquardt"), "optimistix.least_squares"),
     **dict.fromkeys(("Bisection", "Broyden", "ScipyRootFinding"), "nsimplicit.root, or custom_root around a solver"),
-    **dict.fromkeys(("OSQP", "BoxOSQP", "CvxpyQP", "EqualityConstrainedQP", "BoxCDQP"), "custom_root around a solver"),
+    **dict.fromkeys(("OSQP", "BoxOSQP", "CvxpyQP", "EqualityConstrainedQP", "BoxCDQP"), "nsimplicit.layers.qp"),
     **dict.fromkeys(("tree_util", "loop"), "jax.tree, optax.tree_utils, jax.lax"),
 }
 

@@ -1,7 +1,7 @@
 """jaxopt's projections ``projection_*(x, hyperparams)``, by the sets of :mod:`nsimplicit.prox`.
 
 They are called as there and have the same values, and the same derivatives at kinks, but where jaxopt's
-were nan.
+were nan. The two in relative entropy are :func:`nsimplicit.layers.sinkhorn`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from jax.flatten_util import ravel_pytree
 
 from nsimplicit._errors import InputError, message
 from nsimplicit.compat.jaxopt._table import REQUIRED, function
+from nsimplicit.derivatives import Implicit
+from nsimplicit.implicit.guards import Solved
+from nsimplicit.layers.sinkhorn import sinkhorn
 from nsimplicit.prox import (
     AffineSet,
     Birkhoff,
@@ -40,6 +43,8 @@ from nsimplicit.prox import (
 from nsimplicit.prox.base import concrete
 
 __all__ = [
+    "kl_projection_birkhoff",
+    "kl_projection_transport",
     "projection_affine_set",
     "projection_birkhoff",
     "projection_box",
@@ -203,3 +208,21 @@ def projection_birkhoff(sim_matrix: Any, make_solver: Any = None, use_semi_dual:
     """Nearest doubly stochastic matrix, always exact."""
     del make_solver, use_semi_dual
     return Birkhoff().project(sim_matrix)
+
+
+def kl_projection_transport(
+    sim_matrix: Any, marginals: Any, make_solver: Any = None, use_semi_dual: bool = True
+) -> Any:
+    """Matrix with given sums of rows and columns that is nearest to ``exp(sim_matrix)`` in relative entropy.
+
+    By Sinkhorn's iteration, to rounding; ``marginals = (a, b)``.
+    """
+    del make_solver, use_semi_dual
+    derivative = Implicit(guard=Solved(on_failure="least_squares"))
+    return sinkhorn(*marginals, -jnp.asarray(sim_matrix), 1.0, derivative=derivative).plan
+
+
+def kl_projection_birkhoff(sim_matrix: Any, make_solver: Any = None, use_semi_dual: bool = True) -> Any:
+    """Doubly stochastic matrix that is nearest to ``exp(sim_matrix)`` in relative entropy."""
+    ones = (jnp.ones_like(sim_matrix, shape=(n,)) for n in jnp.shape(sim_matrix))
+    return kl_projection_transport(sim_matrix, tuple(ones), make_solver, use_semi_dual)
