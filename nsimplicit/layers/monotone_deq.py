@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -27,6 +28,13 @@ from nsimplicit.solvers.base import Solver
 from nsimplicit.solvers.picard import Picard
 
 _compiled = jax.jit(solve, static_argnums=(7,))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _distance(W: MonotoneDense | MonotoneConv, shape: tuple[int, ...]) -> jax.Array:
+    """The matrices of I - W, on states of a shape."""
+    matrices = W.matrices(shape)
+    return jnp.eye(W.features, dtype=matrices.dtype) - matrices
 
 
 @data
@@ -194,7 +202,7 @@ class MonotoneDEQ(Problem):
             True
         """
         _check(splitting, None)
-        return best_step(np.asarray(self._distance(x)), self.W.m, splitting)
+        return best_step(np.asarray(_distance(self.W, self.W.sample_shape(x))), self.W.m, splitting)
 
     def formulate(self, x: Any, **options: Any) -> tuple[Any, FixedPoint]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """z and the equation z = sigma(W z + U x + b)."""
@@ -204,18 +212,13 @@ class MonotoneDEQ(Problem):
         """m/‖2I - W‖, for every convex activation."""
         if not self.activation.is_convex:
             return None
-        F = self._distance(z)
+        F = _distance(self.W, self.W.sample_shape(z))
         rounding = 8 * (F.shape[-1] + 1) * float(jnp.finfo(F.dtype).eps)
         stack = np.asarray(as_real(F)).reshape(-1, *as_real(F).shape[-2:])
         eye = np.eye(stack.shape[-1])
         m = self.W.m - rounding * float(np.max(np.linalg.norm(stack, axis=(-2, -1))))
         bound = min(monotone_bound(eye - f, m) for f in stack)
         return bound, f"by construction: I - W is at least {self.W.m:g}, whatever the parameters are"
-
-    def _distance(self, x: Any) -> jax.Array:
-        """The matrices of I - W, on states of the size of x."""
-        matrices = self.W.matrices(self.W.sample_shape(x))
-        return jnp.eye(self.W.features, dtype=matrices.dtype) - matrices
 
 
 def _check(splitting: str, alpha: Any) -> None:
