@@ -28,6 +28,9 @@ PACKAGES = (
     "pyproximal",
     "scico",
     "cvxpy",
+    "scs",
+    "clarabel",
+    "diffcp",
 )
 
 

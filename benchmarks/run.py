@@ -12,7 +12,7 @@ from benchmarks import report
 
 QUICK = ("import_time", "kernels", "eager", "guard_cost")
 PEERS = ("hypergradients", "matrix_free", "deq", "programs", "scale", "accuracy", "warm_starts", "memory", "auto")
-PEERS += ("agreement", "proxes", "sinkhorn")
+PEERS += ("agreement", "proxes", "sinkhorn", "cone_programs")
 ALL = tuple(name for name in QUICK + PEERS if Path(__file__).with_name(f"{name}.py").exists())
 SMOKE = (*QUICK, "hypergradients", "matrix_free", "sinkhorn")
 

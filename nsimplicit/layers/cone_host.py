@@ -94,7 +94,7 @@ def clarabel(A: Any, b: Any, c: Any, P: Any, cones: dict[str, Any]) -> tuple[Any
     for make, size in kinds:
         made.append(make(size))
         semidefinite = make is module.PSDTriangleConeT
-        index = triangle(size)[0][np.tril_indices(size)] if semidefinite else np.arange(made[-1].numel)
+        index = triangle(size)[0][np.tril_indices(size)] if semidefinite else np.arange(size if size >= 1 else 3)
         rows.append(start + index)
         start += len(index)
     index = np.concatenate([[], *rows]).astype(int)
