@@ -362,7 +362,7 @@ WRONG = {
     "x is a scalar": (lambda: make("relu")[0](1.0), "x has shape \\(\\)"),
     "x has two batches": (lambda: make("relu")[0](jnp.ones((2, 2, 3))), "jax.vmap"),
     "x is an image without pixels": (lambda: make("convolution")[0](jnp.ones((0, 4, 2))), "height"),
-    "x is complex": (lambda: make("relu")[0](1j * jnp.ones(3)), "complex"),
+    "x is complex": (lambda: make("relu")[0](1j * jnp.ones(3)), "an argument is complex"),
     "z0": (lambda: make("relu")[0](jnp.ones(3), z0=jnp.ones(3)), "z0 has shape"),
     "splitting": (lambda: make("relu")[0](jnp.ones(3), splitting="admm"), "'admm' is not one of"),
     "alpha": (lambda: make("relu")[0](jnp.ones(3), alpha=0.0), "alpha is 0"),

@@ -156,7 +156,7 @@ class MonotoneDEQ(Problem):
         splitting: str = PEACEMAN_RACHFORD,
         alpha: Any = None,
         solver: Solver = Picard(),
-        derivative: Derivative = Implicit(FixedPointAdjoint(Picard())),
+        derivative: Derivative = Implicit(FixedPointAdjoint(Picard(), max_steps=10_000)),
         tol: Any = None,
         max_steps: Any = 1000,
         tap: Report | None = None,
@@ -171,7 +171,8 @@ class MonotoneDEQ(Problem):
             alpha: its step, positive; ``None``: 1, and m/L² for forward-backward. :meth:`best_alpha` finds a better
                 one. The answer and its derivatives do not depend on it. May be traced.
             solver: what iterates the splitting, ``solvers.Anderson()`` say.
-            derivative: how z is differentiated; the default solves the tangent system by the splitting with alpha = 1.
+            derivative: how z is differentiated; the default solves the tangent system by Peaceman-Rachford with
+                alpha = 1. Where W is large, ‖I - W‖ > 50 say, ``Implicit(BiCGStab())`` takes fewer products.
             tol: a sample stops when ‖step‖ <= tol·(1 + ‖v‖); default eps^(2/3): 3.7e-11 in float64, 2.4e-5 in float32.
             max_steps: largest number of steps.
             tap: :func:`nsimplicit.tap`, the probe of the backward pass; ``tap(lanes=...)`` for a batch.
