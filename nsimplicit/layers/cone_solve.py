@@ -104,7 +104,7 @@ def judge(program: ConeProgram, at: Polished, direction: Direction, tol: float) 
     out, or Newton's method would take them further.
     """
     eps = jnp.finfo(program.c.dtype).eps
-    near = peak(at.z[0]) + peak(at.z[1]) <= eps**-0.5
+    near = peak(at.z[0]) + peak(at.z[1]) <= eps**-0.45
     solved = (at.error <= tol) & near & (at.move <= eps**0.25)
     return jnp.where(solved, SOLVED, proves(program, *direction, tolerance_of_proofs(program)))
 
