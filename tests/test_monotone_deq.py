@@ -196,10 +196,10 @@ def test_a_function_that_is_not_convex_has_no_guarantee():
 
 @pytest.fixture(scope="module")
 def twenty():
-    """m = 0.5, ‖W‖ = 3.4: the map sigma(W z + r) does not contract."""
+    """m = 0.5, ‖W‖ = 3.7: the map sigma(W z + r) does not contract."""
     rng = np.random.default_rng(0)
     A, B = (jnp.asarray(rng.normal(size=(20, 20)) / np.sqrt(20)) for _ in "AB")
-    layer = MonotoneDEQ(MonotoneDense(A, B, m=0.5), jnp.eye(20), jnp.zeros(20))
+    layer = MonotoneDEQ(MonotoneDense(A, 1.2 * B, m=0.5), jnp.eye(20), jnp.zeros(20))
     return layer, jnp.asarray(np.random.default_rng(9).normal(size=20))
 
 
@@ -207,13 +207,13 @@ def test_tens_of_peaceman_rachford_steps_against_a_thousand(twenty):
     layer, x = twenty
     W, _, _ = dense(layer, None)
     F = np.eye(20) - W
-    assert np.linalg.norm(W, 2) > 3
+    assert np.linalg.norm(W, 2) > 3.6
     implicit, best = (layer(x, tol=1e-13, alpha=alpha) for alpha in (1.0, layer.best_alpha(x)))
     explicit, free, tuned = (
         layer(x, tol=1e-13, splitting="forward-backward", alpha=alpha, max_steps=20000)
         for alpha in (0.5 / np.linalg.norm(F, 2) ** 2, None, layer.best_alpha(x, splitting="forward-backward"))
     )
-    assert 20 < best.num_steps < implicit.num_steps < 100 < 700 < explicit.num_steps <= free.num_steps
+    assert 20 < best.num_steps < implicit.num_steps < 100 < 1000 < explicit.num_steps <= free.num_steps
     assert tuned.num_steps < explicit.num_steps
     for other in (best, explicit, tuned):
         np.testing.assert_allclose(other.value, implicit.value, atol=1e-11)
