@@ -132,6 +132,7 @@ def test_status(name):
         assert np.isnan(found.unbounded).all()
 
 
+@pytest.mark.slow
 def test_hard_programs():
     batch = map(np.stack, zip(*(padded(parts, c) for parts, c, _ in HARD.values()), strict=True))
     found = jax.jit(jax.vmap(lambda A, b, c: solve(A, b, c, HARD_CONES, max_steps=1000)))(*batch)
@@ -187,13 +188,17 @@ def test_power_cones_and_their_exponents():
 # --- kinks: min ½ x² - p x, x >= 0, at p = 0
 
 
-def test_selection():
-    def best(p):
-        """Four such programs side by side; the last has the default."""
+def test_selection_and_no_derivative():
+    def best(p, curvature):
+        """Four such programs side by side, moved by a number that is rounded; the last has the default."""
         cones = [(prox.Nonnegative(selection=s), 1) for s in ("inside", "outside", 0.25, None)]
-        return solve(-jnp.eye(4), jnp.zeros(4), -p, cones, P=jnp.eye(4)).value
+        A, x = jnp.diag(jnp.array([-3.0, -0.7, -1.0, -1.0])), curvature * 0.1
+        return solve(A, A @ x + 1 - curvature, -p - x, cones, P=jnp.diag(curvature)).value
 
-    np.testing.assert_allclose(jax.jvp(best, (jnp.zeros(4),), (jnp.ones(4),))[1], [1, 0, 0.25, 0.5], atol=1e-12)
+    slopes = jax.vmap(lambda curvature: jax.jvp(lambda p: best(p, curvature), (jnp.zeros(4),), (jnp.ones(4),))[1])
+    found = slopes(jnp.array([[1.0, 1, 1, 1], [1, 1, 1, 0]]))
+    np.testing.assert_allclose(found[0], [1, 0, 0.25, 0.5], atol=1e-12)
+    assert np.isnan(found[1]).all()  # every x[3] >= -1 is a solution
 
 
 @pytest.mark.parametrize(("curvature", "verdict"), [(1.0, "regular"), (0.0, "singular")])
@@ -202,16 +207,16 @@ def test_certify(curvature, verdict):
     assert found.verdict == verdict
 
 
-def test_a_solution_that_is_not_unique():
+def test_what_is_not_solved_has_no_derivative():
     drop = nsi.derivatives.Implicit(guard=nsi.guards.Solved(on_failure="drop"))
 
-    def best(c):
-        """Of min x0, |x0| <= 1 and |x1| <= 1."""
-        found = solve(np.vstack([np.eye(2), -np.eye(2)]), np.ones(4), c, {"l": 4}, derivative=drop)
-        return found.value[1], found.status
+    def best(p):
+        found = solve(-jnp.eye(2), jnp.zeros(2), -p, {"l": 2}, P=jnp.eye(2), derivative=drop, tol=-1.0, max_steps=60)
+        return found.value.sum(), found
 
-    gradient, status = jax.grad(best, has_aux=True)(jnp.array([1.0, 0.0]))
-    assert status == 1
+    gradient, found = jax.grad(best, has_aux=True)(jnp.array([1.0, -1.0]))
+    assert found.status == 0
+    np.testing.assert_allclose(found.value, [1, 0], atol=1e-9)
     np.testing.assert_array_equal(gradient, 0)
 
 
@@ -221,10 +226,15 @@ PLANTED = program(0)
 
 
 NAN = np.full(10, np.nan)
+# [[x0, 1], [1, 0]] is positive semidefinite in the limit of a large x0.
+LIMIT = {"A": -np.eye(10)[:, [7, 0, 0, 0]] * np.array([1, 0, 0, 0]), "P": np.diag([0.0, 1, 1, 1]), "c": np.zeros(4)}
+LIMIT["b"] = np.array([0, 1, 1, 1, 1, 0, 0, 0, np.sqrt(2), 0])
+FAR = np.array([1e10, 0, 0, 0])
 HOST = {
     "exact": (PLANTED, [PLANTED[k] for k in "xys"], 1),
     "rough": (PLANTED, [PLANTED[k] + 1e-4 for k in "xys"], 1),
     "wrong": (PLANTED, (np.zeros(N), np.ones(10), np.ones(10) * 1e9), 0),
+    "far away": (LIMIT, (FAR, np.zeros(10), LIMIT["b"] - LIMIT["A"] @ FAR), 0),
     "a proof": (FAILED["infeasible"][0], (NAN[:N], np.array([1, 1] + 8 * [0.0]), NAN), -1),
     "no proof": (PLANTED, (NAN[:N], np.ones(10), NAN), 0),
     "a ray": (FAILED["unbounded"][0], (-FAILED["unbounded"][0]["c"], NAN, np.zeros(10)), -2),
@@ -265,33 +275,49 @@ def test_a_host_solver_sees_the_form_of_scs():
     np.testing.assert_array_equal(s, b)
 
 
-# --- what is compiled
+# --- what is compiled, and what is read
+
+EYE, ONES = jnp.eye(2), jnp.ones(2)
 
 
-def test_gradients_lower_everywhere_and_memory_does_not_depend_on_steps():
-    def lowered(max_steps):
-        def loss(A, b, c):
-            return solve(A, b, c, CONES, max_steps=max_steps).value.sum()
+def test_gradients_lower_everywhere_and_no_array_has_an_entry_for_every_step():
+    def loss(A, b, c):
+        return solve(A, b, c, CONES, max_steps=1_234_567).value.sum()
 
-        shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3, 10, 4), (3, 10), (3, 4))]
-        return jax.export.export(jax.jit(jax.vmap(jax.grad(loss))), platforms=("cpu", "cuda", "tpu"))(*shapes)
-
-    few, many = lowered(1_234_567), lowered(7_654_321)
-    assert few.out_avals[0].shape == (3, 10, 4)
-    texts = [re.sub(r"(?m)^#loc.*$|loc\(.*?\)", "", exported.mlir_module()) for exported in (few, many)]
-    assert "1234567" in texts[0]
-    assert texts[0].replace("1234567", "7654321") == texts[1]
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((3, 10, 4), (3, 10), (3, 4))]
+    exported = jax.export.export(jax.jit(jax.vmap(jax.grad(loss))), platforms=("cpu", "cuda", "tpu"))(*shapes)
+    assert exported.out_avals[0].shape == (3, 10, 4)
+    text = exported.mlir_module()
+    assert "1234567" in text
+    assert "1234567x" not in text
 
 
 def test_no_rows_and_no_cones():
     found = solve(jnp.zeros((0, 2)), jnp.zeros(0), jnp.array([1.0, -2.0]), [], P=2 * jnp.eye(2))
     np.testing.assert_allclose(found.value, [-0.5, 1.0], rtol=1e-12)
-    same = {"z": 0, "q": [], "l": 2}
-    found = solve(-jnp.eye(2), jnp.zeros(2), jnp.ones(2), same)
-    np.testing.assert_allclose(found.value, 0, atol=1e-12)
+    assert read(jnp.eye(2), ONES, ONES, {"z": 0, "q": [], "l": 2}, None).cones.blocks[0].rows == 2
 
 
-EYE, ONES = jnp.eye(2), jnp.ones(2)
+def test_sizes_in_the_form_of_scs():
+    sizes = {"f": 1, "l": 2, "q": [3, 3, 1], "s": [1, 2], "ep": 2, "ed": 1, "p": [0.3, 0.6, -0.5]}
+    m = 1 + 2 + 7 + 1 + 3 + 6 + 3 + 9
+    blocks = read(jnp.ones((m, 2)), jnp.ones(m), jnp.ones(2), sizes, None).cones.blocks
+    assert [(type(block.cone).__name__, block.size, block.count) for block in blocks] == [
+        ("ZeroCone", 1, 1),
+        ("Nonnegative", 2, 1),
+        ("SecondOrderCone", 3, 2),
+        ("Nonnegative", 1, 1),  # a length of nothing
+        ("PSDCone", 1, 1),
+        ("PSDCone", 3, 1),
+        ("ExponentialCone", 3, 2),
+        ("DualExponentialCone", 3, 1),
+        ("PowerCone", 3, 2),
+        ("DualPowerCone", 3, 1),
+    ]
+    np.testing.assert_array_equal(blocks[-2].cone.alpha, [0.3, 0.6])
+    np.testing.assert_array_equal(blocks[-1].cone.alpha, [0.5])
+
+
 SOC, PSD = prox.SecondOrderCone(), prox.PSDCone()
 MISTAKES = {
     "rows of b": (lambda: solve(EYE, jnp.ones(3), ONES, {"l": 2}), r"b has shape \(3,\)"),

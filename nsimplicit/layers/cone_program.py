@@ -124,7 +124,8 @@ def cone_program(
 
     Kinks:
         Those of the projection on the cones at t = s - y, where a constraint is weakly active; each cone has its
-        ``selection``, the weight on "not active": ``(prox.Nonnegative(selection="inside"), 4)``. Default as in
+        ``selection``, the weight on "not active": ``(prox.Nonnegative(selection="inside"), 4)``; what a weight between
+        0 and 1 names is between the two derivatives, and depends on the units of s and y. Default as in
         :mod:`nsimplicit.prox`: 1/2 for ``Nonnegative``, 0 (active) for the others, 1 for the dual exponential and power
         cones. A t that is eps^(3/4) from a kink of entries, lengths or eigenvalues is at it. Whether every selection
         has a derivative is what ``nsi.certify(nsi.layers.cone_program)(A, b, c, cones)`` decides.
