@@ -45,6 +45,7 @@ THIN = {
     ("FB lasso", "Picard", "Implicit"),
     ("DR lasso, relaxation 1.5", "Nesterov", "Unrolled"),
     ("ADMM trend filtering", "Anderson", "Piggyback"),
+    ("ADMM trend filtering", "Broyden", "Unrolled"),
     ("FB lasso", "SemismoothNewton", "Truncated"),
     ("DR lasso, relaxation 1.5", "Anderson", "Neumann"),
     ("DR inverse covariance", "Picard", "Implicit"),

@@ -72,7 +72,9 @@ def test_second_derivatives_agree_in_all_four_orders(derivative, order, hessian)
     np.testing.assert_allclose(got, exact, atol=1e-12)  # iterates at tolerance 1e-15 over (1 - rate)^3
 
 
-@pytest.mark.parametrize("solver", [S.Anderson(), S.Nesterov(), S.SemismoothNewton()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "solver", [S.Anderson(), S.Broyden(), S.Nesterov(), S.SemismoothNewton()], ids=lambda s: type(s).__name__
+)
 def test_every_solver_unrolls_to_second_order(solver):
     expected = jax.jit(jax.hessian(loss_with(D.Implicit())), compiler_options=QUICK)(THETA)
     steps = 12 if isinstance(solver, S.SemismoothNewton) else 80

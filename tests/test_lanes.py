@@ -11,6 +11,7 @@ SOLVERS = {
     "Picard": nsi.solvers.Picard(),
     "relaxed": nsi.solvers.Picard(0.7),
     "Anderson": nsi.solvers.Anderson(),
+    "Broyden": nsi.solvers.Broyden(),
     "Nesterov": nsi.solvers.Nesterov(),
     "SemismoothNewton": nsi.solvers.SemismoothNewton(),
 }

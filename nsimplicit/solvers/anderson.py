@@ -63,8 +63,8 @@ class Anderson(MapSolver):
         length, gram = state.numbers
         length = jnp.where(residual <= self.growth * state.residual, length, 0.0)
         here = lax.stop_gradient(image)
-        moves = _push(moves, subtract(move, old_move))
-        images = _push(images, subtract(here, old_image))
+        moves = push(moves, subtract(move, old_move))
+        images = push(images, subtract(here, old_image))
         # an entry is used when both of its ends belong to this history
         used = jnp.arange(self.memory).reshape((-1,) + (1,) * residual.ndim) < length
         # of all inner products only those of the newest difference are new
@@ -88,5 +88,6 @@ class Anderson(MapSolver):
         return jnp.where(used & jnp.isfinite(gamma), gamma, 0)
 
 
-def _push(stack: Vector, v: Vector) -> Vector:
+def push(stack: Vector, v: Vector) -> Vector:
+    """A stack with v in front, without its last entry."""
     return jax.tree.map(lambda s, x: jnp.concatenate([x[None], s[:-1]]), stack, v)

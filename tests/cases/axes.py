@@ -20,7 +20,7 @@ COVERED = frozenset(
     """fixed_point root Solution
     splittings.Splitting splittings.ForwardBackward splittings.DouglasRachford splittings.ADMM
     splittings.DavisYin splittings.ChambollePock
-    solvers.Solver solvers.Picard solvers.Anderson solvers.Nesterov solvers.SemismoothNewton
+    solvers.Solver solvers.Picard solvers.Anderson solvers.Broyden solvers.Nesterov solvers.SemismoothNewton
     derivatives.Derivative derivatives.Implicit derivatives.Unrolled derivatives.Piggyback derivatives.Truncated
     derivatives.OneStep derivatives.Neumann
     testing.check_prox testing.check_projection testing.check_solver testing.check_splitting""".split()
@@ -265,11 +265,19 @@ SOLVERS = {
     "Picard": solvers.Picard(),
     "Picard, relaxed": solvers.Picard(0.8),
     "Anderson": solvers.Anderson(),
+    "Broyden": solvers.Broyden(),
     "Nesterov": solvers.Nesterov(),
     "SemismoothNewton": solvers.SemismoothNewton(),
 }
 
-STEPS = {"Picard": 200, "Picard, relaxed": 250, "Anderson": 150, "Nesterov": 250, "SemismoothNewton": 40}
+STEPS = {
+    "Picard": 200,
+    "Picard, relaxed": 250,
+    "Anderson": 150,
+    "Broyden": 150,
+    "Nesterov": 250,
+    "SemismoothNewton": 40,
+}
 """Steps well past convergence on each of the problems: the last hundred change nothing but rounding."""
 
 DERIVATIVES = {

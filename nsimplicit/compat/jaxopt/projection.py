@@ -218,8 +218,9 @@ def kl_projection_transport(
     By Sinkhorn's iteration, to rounding; ``marginals = (a, b)``.
     """
     del make_solver, use_semi_dual
+    a, b = marginals
     derivative = Implicit(guard=Solved(on_failure="least_squares"))
-    return sinkhorn(*marginals, -jnp.asarray(sim_matrix), 1.0, derivative=derivative).plan
+    return sinkhorn(a, b, -jnp.asarray(sim_matrix), 1.0, derivative=derivative).plan
 
 
 def kl_projection_birkhoff(sim_matrix: Any, make_solver: Any = None, use_semi_dual: bool = True) -> Any:
