@@ -287,6 +287,25 @@ def test_mistakes(mistake):
         call()
 
 
+def test_matrices_may_be_functions():
+    """By their images of the unit vectors; what they close over is differentiated."""
+    q, root = jnp.array([1.0, -2.0, 0.5]), jnp.array([[2.0, 0.5, 0.0], [0.0, 1.0, 0.3], [0.1, 0.0, 1.5]])
+
+    def value(root, function):
+        P, A, G = root.T @ root, root[:1], -root[1:]
+        matrices = [(lambda v, M=M: M @ v) if function else M for M in (P, A, G)]
+        answer = nsi.layers.qp(matrices[0], q, eq=(matrices[1], jnp.ones(1)), ineq=(matrices[2], jnp.zeros(2)))
+        return jnp.sum(answer.value**2), answer.status
+
+    both = [jax.jit(jax.value_and_grad(functools.partial(value, function=f), has_aux=True))(root) for f in (0, 1)]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14), *both)
+    assert both[0][0][1] == 1
+    certify = nsi.certify(nsi.layers.qp)
+    assert certify(lambda v: v, q, bounds=(0.0, None)).code == certify(jnp.eye(3), q, bounds=(0.0, None)).code
+    with pytest.raises(nsi.InputError, match="images of 3 vectors"):
+        nsi.layers.qp(lambda v: v.sum(), q)
+
+
 def test_empty_sets_of_constraints():
     eye, q = jnp.eye(2), jnp.array([1.0, -1.0])
     none = (jnp.zeros((0, 2)), jnp.zeros(0))

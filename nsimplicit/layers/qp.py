@@ -94,7 +94,9 @@ def qp(
 
     Formula: ``value`` is the x that minimises ½ xᵀP x + qᵀx subject to A x = b, G x <= h, lo <= x <= hi.
 
-    One program; ``jax.vmap`` makes it many. All arrays are dense, float32 or float64, in the units of the data.
+    One program; ``jax.vmap`` makes it many. All arrays are dense, float32 or float64, in the units of the data. Each
+    of the matrices may be a function ``v -> M v``; it is applied to the unit vectors, all at once, and what it closes
+    over is differentiated.
 
     Args:
         P: ``(n, n)``, positive semidefinite; what is not symmetric in it is not seen. Zero: a linear program.

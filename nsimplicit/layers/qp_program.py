@@ -36,6 +36,9 @@ def read(P: Any, q: Any, eq: Any, ineq: Any, bounds: Any) -> Program:
             found = f"{name} is a {type(pair).__name__}."
             usage = {"eq": "eq=(A, b)", "ineq": "ineq=(G, h)", "bounds": "bounds=(lo, hi), either of them None"}
             raise InputError(message(f"layers.qp({name}=...)", found, f"{name} is a pair.", usage[name]))
+    P = _matrix(P, q, "P")
+    eq, ineq = (pair and (_matrix(pair[0], q, f"{name}[0]"), pair[1]) for name, pair in list(pairs.items())[:2])
+    pairs = {"eq": eq, "ineq": ineq, "bounds": bounds}
     _check_numbers((P, q, *pairs.values()))
     dtype = _dtype((P, q, *pairs.values()))
     P, q = jnp.asarray(P, dtype), jnp.asarray(q, dtype)
@@ -58,6 +61,20 @@ def read(P: Any, q: Any, eq: Any, ineq: Any, bounds: Any) -> Program:
     _check_values(program)
     half = P / 2
     return Program(half + half.T, q, A, b, G, h, lo, hi)
+
+
+def _matrix(M: Any, q: Any, name: str) -> Any:
+    """A matrix; of a function ``v -> M v`` the one whose columns are the images of the unit vectors."""
+    if not callable(M):
+        return M
+    n = jnp.size(q)
+    unit = jnp.eye(n, dtype=jnp.result_type(q, jnp.float32))
+    columns: Any = jax.vmap(M)(unit) if n else unit
+    if getattr(columns, "ndim", 0) != 2:
+        found = f"{name} is a function whose images of {n} vectors have the shape {jax.tree.map(jnp.shape, columns)}."
+        meaning = f"It maps vectors of {n} numbers, as many as q has, to vectors."
+        raise InputError(message("layers.qp(...)", found, meaning, "lambda v: M @ v"))
+    return columns.T
 
 
 def _check_numbers(tree: Any) -> None:
