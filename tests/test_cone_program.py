@@ -290,6 +290,9 @@ def test_gradients_lower_everywhere_and_no_array_has_an_entry_for_every_step():
     text = exported.mlir_module()
     assert "1234567" in text
     assert "1234567x" not in text
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert products
+    assert not [line for line in products if "precision = [HIGHEST, HIGHEST]" not in line]
 
 
 def test_no_rows_and_no_cones():

@@ -120,7 +120,14 @@ def invalid(program: ConeProgram) -> jax.Array:
 def solve(program: ConeProgram, tol: float, max_steps: int) -> Found:
     """The solution of a scaled program, without derivative; under ``vmap`` on a CPU lanes take their own time."""
     leaves, structure = jax.tree.flatten(program)
-    return one_by_one(lambda *leaves: _solve(structure.unflatten(leaves), tol, max_steps))(*leaves)
+
+    @one_by_one
+    def alone(*leaves: jax.Array) -> Found:
+        # Lanes are traced later: what surrounds the call is not there then.
+        with jax.default_matmul_precision("highest"):
+            return _solve(structure.unflatten(leaves), tol, max_steps)
+
+    return alone(*leaves)
 
 
 def _solve(program: ConeProgram, tol: float, max_steps: int) -> Found:
