@@ -121,6 +121,8 @@ class Activation(Function):
             if self.name in PIECEWISE:
                 return PIECEWISE[self.name][0](z, s, self.selection).astype(x.dtype)
             sigma = CURVED[self.name][0]
+            if isinstance(step, int | float) and step == 1:
+                return sigma(z).astype(x.dtype)  # nobody takes a derivative in this step
             # u = sigma(v), where s v + (1 - s) sigma(v) = x: with slope at least min(1, s) in v, and v = x for s = 1.
             excess = lax.stop_gradient((s - 1) * (z - sigma(z)) / jnp.where(s < 1, s, 1))
             low, high = (jnp.where((excess > 0) == up, z - excess, z) for up in (True, False))
