@@ -9,6 +9,7 @@ a loop over them in its own threads, per program. Float64.
 
 import functools
 import importlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +134,7 @@ def one(table, name, repeats):
     sizes, _, n = PROGRAMS[name]
     args, x = planted(name, 0)
     weight = np.cos(np.arange(n))
-    entrants = {"nsimplicit": ((), lambda: jax.jit(ours(sizes, weight)))}
+    entrants: dict[str, Any] = {"nsimplicit": ((), lambda: jax.jit(ours(sizes, weight)))}
     entrants["nsimplicit, host SCS"] = (("scs",), lambda: jax.jit(ours(sizes, weight, "scs")))
     entrants["nsimplicit, host Clarabel"] = (("clarabel",), lambda: jax.jit(ours(sizes, weight, "clarabel")))
     entrants["diffcp, SCS"] = (("diffcp", "scs"), lambda: by_diffcp(sizes, weight, "SCS"))
@@ -178,10 +179,15 @@ def lanes(name, repeats):
 
 def measure(smoke: bool = False) -> Table:
     table = Table("Are the solutions and derivatives of cone programs those of SCS, Clarabel and diffcp, and how fast?")
-    with jax.enable_x64(True):
+    # For all threads: a callback to the host may run in another one, which `with jax.enable_x64` does not reach.
+    before = jax.config.read("jax_enable_x64")
+    jax.config.update("jax_enable_x64", True)
+    try:
         for name in list(PROGRAMS)[1:2] if smoke else PROGRAMS:
             table.rows += one(table, name, 3 if smoke else 9)
         if not smoke:
             for name in ("linear", "second-order"):
                 table.rows += lanes(name, 5)
+    finally:
+        jax.config.update("jax_enable_x64", before)
     return table
