@@ -221,8 +221,7 @@ def sparse_coding():
     left.set(title="four atoms", xticks=[], yticks=[], ylim=(-4.6, 1.9))
     left.legend(frameon=False, handlelength=1.2, ncols=3, columnspacing=1, loc="upper center")
     z = np.asarray(found(learned, test))
-    for k, colour in enumerate((BLUE, PURPLE, GREEN, ORANGE)):
-        middle.plot(amounts[test][:, k], z[:, k], "o", color=colour, ms=2.6, label=f"shape {k + 1}")
+    middle.plot(amounts[test], z, "o", color=BLUE, ms=2.6)
     middle.axline((0, 0), slope=1, color="0.8", lw=0.8, zorder=0)
     middle.set(title=f"held out: {np.mean(z[amounts[test] == 0] == 0):.0%} of zeros are zero", xlabel="amount")
     middle.set_ylabel("code")
