@@ -6,6 +6,8 @@ inequalities, bounds on both sides and a P of half rank. There the truth is the 
 NumPy has checked that it satisfies the optimality conditions. Part of ``benchmarks.programs``.
 """
 
+import dataclasses
+import functools
 import itertools
 
 import jax
@@ -13,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import nsimplicit as nsi
+from benchmarks import cvxpy_layers
 from benchmarks.race import Entrant, at_equal_error, judge, race
 
 PROGRAMS, VARIABLES = 1000, 5
 TARGET = 1e-5
+PATIENCE = 20.0  # seconds for all calls of an entrant, of which there are three at least
 
 
 def quadratic_programs():
@@ -107,6 +111,11 @@ def through_osqp(tol):
     return all_programs(one)
 
 
+def nonnegative_cone(cvxpy, _):
+    z = cvxpy.Variable(VARIABLES)
+    return z, [z >= 0]
+
+
 def nonnegative(table):
     P, q, target, truth = quadratic_programs()
     args, off = tuple(map(jnp.asarray, (P, q, target))), {}
@@ -131,8 +140,8 @@ def nonnegative(table):
     for name, (make, settings) in families.items():
         found = at_equal_error(lambda s, make=make: lambda *a: make(s)(*a), settings, args, error, TARGET, name=name)
         entrants.append(found)
-    named = [Entrant(e.name, e.call, args, lambda out, n=e.name: error(out, n), note=e.note) for e in entrants]
-    rows = race(named, compiles=1)
+    entrants.append(cvxpy_layers.entrant(nonnegative_cone, (P, q), target))
+    rows = race(scored(entrants, error), compiles=1, seconds=PATIENCE)
     for row in rows:
         row["off"] = off.get(row["entrant"], "")
     judge(table, "nonnegative least squares", rows, TARGET, None)
@@ -141,6 +150,11 @@ def nonnegative(table):
         "nonnegative least squares, wrong gradients", ours["off"], 0
     )
     return [{"problem": "nonnegative least squares", "n": VARIABLES} | row for row in rows]
+
+
+def scored(entrants, error):
+    """The entrants, each with its errors counted under its name."""
+    return [dataclasses.replace(e, error=functools.partial(error, name=e.name)) for e in entrants]
 
 
 # --- 256 programs of 50 variables
@@ -179,6 +193,26 @@ def by_qpax(bound, kappa):
     return lambda P, q, A, b, G, h: qpax.solve_qp_primal(P, q, A, b, *stacked(G, h, bound), target_kappa=kappa)
 
 
+def by_osqp(bound, tol):
+    import jaxopt
+
+    solver = jaxopt.OSQP(tol=tol, maxiter=10_000)
+
+    def one(P, q, A, b, G, h):
+        equations = (A, b) if len(b) else None
+        return solver.run(None, (P, q), equations, stacked(G, h, bound)).params.primal
+
+    return one
+
+
+def constrained(bound, cvxpy, parameters):
+    """The variable and the constraints, for cvxpylayers."""
+    A, b, G, h = parameters
+    z = cvxpy.Variable(SIZE)
+    bounds = [] if bound is None else [z <= bound, z >= -bound]
+    return z, [G @ z <= h, *([A @ z == b] if b.size else []), *bounds]
+
+
 def gradients(one):
     def loss(q, P, A, b, G, h, target):
         return jnp.sum((one(P, q, A, b, G, h) - target) ** 2) / 2
@@ -213,13 +247,19 @@ def large(table, kind):
     def qpax(kappa):
         return lambda *args: gradients(by_qpax(bound, kappa))(*args)
 
+    def osqp(tol):
+        return lambda *args: gradients(by_osqp(bound, tol))(*args)
+
     entrants = [
         Entrant("nsimplicit", gradients(by_layer(bound)), args, note="layers.qp"),
         Entrant("qpax, default", qpax(1e-3), args),
         at_equal_error(qpax, (1e-5, 1e-7, 1e-9, 1e-11), args, error, TARGET, name="qpax"),
     ]
-    named = [Entrant(e.name, e.call, args, lambda out, n=e.name: error(out, n), note=e.note) for e in entrants]
-    rows = race(named, repeats=7, compiles=1)
+    entrants += [
+        at_equal_error(osqp, (1e-4, 1e-6, 1e-8), args, error, TARGET, name="jaxopt, OSQP"),
+        cvxpy_layers.entrant(functools.partial(constrained, bound), data, target),
+    ]
+    rows = race(scored(entrants, error), repeats=7, compiles=1, seconds=PATIENCE)
     for row in rows:
         row["off"] = off.get(row["entrant"], "")
     judge(table, kind, rows, TARGET, None)

@@ -28,6 +28,7 @@ PACKAGES = (
     "pyproximal",
     "scico",
     "cvxpy",
+    "cvxpylayers",
     "scs",
     "clarabel",
     "diffcp",

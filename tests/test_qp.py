@@ -261,6 +261,8 @@ def test_gradients_lower_everywhere():
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((4, 20), (4, 2, 20))]
     exported = jax.export.export(gradient, platforms=("cpu", "cuda", "tpu", "rocm"))(*shapes)
     assert exported.out_avals[0].shape == (4, 20)
+    products = [line for line in exported.mlir_module().splitlines() if "= stablehlo.dot_general" in line]
+    assert products and all("precision = [HIGHEST, HIGHEST]" in line for line in products)
 
 
 GOOD = {name: program(0)[name] for name in NAMES}

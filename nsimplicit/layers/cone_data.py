@@ -13,6 +13,7 @@ from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
 from nsimplicit._tree import is_float
 from nsimplicit.layers.cone_blocks import EACH_ROW, TRIPLES, WHOLE, Block, Product, merge, order
+from nsimplicit.layers.layer import require_convex, require_finite
 from nsimplicit.prox.base import Set, concrete
 from nsimplicit.prox.cones import ZeroCone
 from nsimplicit.prox.eigenvalues import PSDCone
@@ -82,7 +83,9 @@ def read(A: Any, b: Any, c: Any, cones: Any, P: Any) -> ConeProgram:
                 "count the rows of each constraint",
             )
         )
-    _check_values({"A": A, "b": b, "c": c, "P": P})
+    for name, array in {"A": A, "b": b, "c": c, "P": P}.items():
+        require_finite(WHERE, name, array)
+    require_convex(WHERE, P)
     half = P / 2
     return ConeProgram(A, b, c, half + half.T, product)
 
@@ -156,34 +159,3 @@ def _not_cones(found: str) -> InputError:
             "{'z': 2, 'q': [3]}",
         )
     )
-
-
-def _check_values(arrays: dict[str, jax.Array]) -> None:
-    """Raise on what is not finite, and on a P that is not convex, as far as values are known."""
-    for name, given in arrays.items():
-        values = concrete(given)
-        if values is not None and not np.isfinite(values).all():
-            bad = ~np.isfinite(values)
-            at = tuple(map(int, np.argwhere(bad)[0]))
-            raise InputError(
-                message(
-                    f"{WHERE}({name}=...)",
-                    f"{name}{list(at)} is {values[at]}, and {bad.sum()} of {values.size} entries are like it.",
-                    "The data of a program are finite.",
-                    "leave out the rows of constraints that are not there",
-                    "inside jit nothing is raised: such a lane has status -3 and value nan",
-                )
-            )
-    P = concrete(arrays["P"])
-    if P is not None:
-        smallest = np.linalg.eigvalsh((P + P.T) / 2)[0]
-        if smallest < -10 * len(P) * np.finfo(P.dtype).eps * np.abs(P).max():
-            raise InputError(
-                message(
-                    f"{WHERE}(P=...)",
-                    f"the smallest eigenvalue of P is {smallest:.3g}.",
-                    "The program is not convex: a stationary point need not be a minimum.",
-                    "P + shift * jnp.eye(n) with a shift above that eigenvalue",
-                    "the sign of P: a minimum is sought",
-                )
-            )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._records import data
-from nsimplicit._tree import Space, blank
+from nsimplicit._tree import Space
 from nsimplicit.derivatives.base import Derivative
 from nsimplicit.derivatives.implicit import Implicit
 from nsimplicit.implicit.equation import Root
@@ -20,7 +20,7 @@ from nsimplicit.layers.cone_conditions import State, conditions, split
 from nsimplicit.layers.cone_data import WHERE, ConeProgram, read
 from nsimplicit.layers.cone_host import HostSolver, solve_on_host
 from nsimplicit.layers.cone_solve import Found, Scales, check, scaled, scales, solve, unscaled
-from nsimplicit.layers.layer import layer
+from nsimplicit.layers.layer import layer, shown
 from nsimplicit.layers.qp_interior import INFEASIBLE, SOLVED, UNBOUNDED
 
 MAX_STEPS = 20_000
@@ -182,7 +182,7 @@ def _differentiable(
     with jax.default_matmul_precision("highest"):
         lost = found.status < 0
         values = unscaled(by, *(jnp.where(lost, jnp.nan, v) for v in lax.stop_gradient(split(hat, found.z))))
-        x, y, s = jax.tree.map(_shown, unscaled(by, *split(hat, z)), values)
+        x, y, s = jax.tree.map(shown, unscaled(by, *split(hat, z)), values)
         ray_x, ray_y, _ = unscaled(by, found.x, found.y, found.y)
         ray_x, ray_y = lax.stop_gradient((ray_x / -(program.c @ ray_x), ray_y / -(program.b @ ray_y)))
     return ConeSolution(
@@ -197,12 +197,5 @@ def _differentiable(
     )
 
 
-@jax.custom_jvp
-def _shown(x: jax.Array, value: jax.Array) -> jax.Array:
-    """``value``, with the derivative of x; it depends on x, so that under ``vmap`` both have the same lanes."""
-    return value + blank(x)
-
-
-_shown.defjvp(lambda primals, tangents: (_shown(*primals), tangents[0]))
 _search = jax.jit(_find, static_argnums=(1, 2, 3))
 _solution = jax.jit(_differentiable, static_argnums=(2, 3, 4, 5))

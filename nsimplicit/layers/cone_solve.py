@@ -123,9 +123,7 @@ def solve(program: ConeProgram, tol: float, max_steps: int) -> Found:
 
     @one_by_one
     def alone(*leaves: jax.Array) -> Found:
-        # Lanes are traced later: what surrounds the call is not there then.
-        with jax.default_matmul_precision("highest"):
-            return _solve(structure.unflatten(leaves), tol, max_steps)
+        return _solve(structure.unflatten(leaves), tol, max_steps)
 
     return alone(*leaves)
 

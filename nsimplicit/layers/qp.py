@@ -11,13 +11,13 @@ from jax import lax
 from nsimplicit import selections
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
-from nsimplicit._tree import Space, blank
+from nsimplicit._tree import Space
 from nsimplicit.derivatives.implicit import Implicit
 from nsimplicit.implicit.guards import Guard, Solved
 from nsimplicit.implicit.process import opaque
 from nsimplicit.implicit.tap import Report
 from nsimplicit.implicit.traced import trace_equation
-from nsimplicit.layers.layer import layer
+from nsimplicit.layers.layer import layer, shown
 from nsimplicit.layers.qp_active_set import peak
 from nsimplicit.layers.qp_conditions import Conditions, State, conditions, steps_for
 from nsimplicit.layers.qp_interior import SOLVED
@@ -188,17 +188,10 @@ def _differentiable(
     z = jax.tree.map(lambda v: jnp.where(status == SOLVED, v, jnp.nan), found)
     traced, vector, combine = trace_equation(_equation(program, z, weight), z, Space(), "layers.qp")
     z = combine(Implicit(Condensed(), guard).solve(opaque(traced, traced, vector, "layers.qp", tap)).z)
-    x, y, m = jax.tree.map(_shown, z, found)
+    x, y, m = jax.tree.map(shown, z, found)
     bounds = -(program.P @ x + program.q + program.A.T @ y + program.G.T @ m)
     return QPSolution(x, y, m, bounds, status, count, error)
 
 
-@jax.custom_jvp
-def _shown(x: jax.Array, value: jax.Array) -> jax.Array:
-    """``value``, with the derivative of x; it depends on x, so that under ``vmap`` both have the same lanes."""
-    return value + blank(x)
-
-
-_shown.defjvp(lambda primals, tangents: (_shown(*primals), tangents[0]))
 _solve = jax.jit(solve, static_argnums=(1, 2))
 _solution = jax.jit(_differentiable, static_argnums=(3, 4, 5))

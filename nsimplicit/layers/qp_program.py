@@ -11,7 +11,7 @@ import numpy as np
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import data
 from nsimplicit._tree import is_float
-from nsimplicit.prox.base import concrete
+from nsimplicit.layers.layer import require_convex, require_finite
 
 
 @data
@@ -124,46 +124,8 @@ def _bound(side: str, bound: Any, n: int, dtype: Any) -> jax.Array | None:
 
 def _check_values(program: Program) -> None:
     """Raise on nan, on infinity where it has no meaning, and on a P that is not convex, as far as values are known."""
+    infinite = {"h": (np.inf,), "hi": (np.inf,), "lo": (-np.inf,)}
     for name in ("P", "q", "A", "b", "G", "h", "lo", "hi"):
-        given = getattr(program, name)
-        values = None if given is None else concrete(given)
-        if values is None:
-            continue
-        allowed = np.isfinite(values)
-        if name in ("h", "hi"):
-            allowed |= values == np.inf
-        if name == "lo":
-            allowed |= values == -np.inf
-        if not allowed.all():
-            at = tuple(map(int, np.argwhere(~allowed)[0]))
-            raise InputError(
-                message(
-                    f"layers.qp({name}=...)",
-                    f"{name}{list(at)} is {values[at]}, and {(~allowed).sum()} of {values.size} entries are like it.",
-                    "The data of a program are finite; h and hi may be +inf, lo may be -inf: no constraint there.",
-                    "check where the data come from",
-                    "inside jit nothing is raised: such a lane has status -3 and value nan",
-                )
-            )
-    P = concrete(program.P)
-    if P is not None:
-        _check_convex((P + P.T) / 2)
-
-
-def _check_convex(P: np.ndarray) -> None:
-    slack = 10 * P.shape[0] * np.finfo(P.dtype).eps * np.abs(P).max()
-    try:
-        np.linalg.cholesky(P + 2 * max(slack, np.finfo(P.dtype).tiny) * np.eye(len(P), dtype=P.dtype))
-    except np.linalg.LinAlgError:
-        smallest = np.linalg.eigvalsh(P)[0]
-        if smallest >= -slack:
-            return
-        raise InputError(
-            message(
-                "layers.qp(P, q)",
-                f"the smallest eigenvalue of P is {smallest:.3g}.",
-                "The program is not convex: a stationary point need not be a minimum.",
-                "P + shift * jnp.eye(n) with a shift above that eigenvalue",
-                "the sign of P: a minimum is sought",
-            )
-        ) from None
+        instead = "; h and hi may be +inf, lo may be -inf: no constraint there"
+        require_finite("layers.qp", name, getattr(program, name), infinite.get(name, ()), instead)
+    require_convex("layers.qp", program.P)
