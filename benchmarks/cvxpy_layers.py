@@ -17,24 +17,26 @@ def entrant(problem: Callable[[Any, Any], Any], data: tuple[Any, ...], target: A
     """The gradients of ½‖z - target‖² in q, of every program.
 
     Args:
-        problem: ``(cvxpy, parameters) -> (variable, constraints)``, for the parameters after P and q.
+        problem: ``(cvxpy, parameters) -> (variable, constraints)``, for the parameters after P and q; None for those
+            that are empty.
         data: P, q and the parameters, each for all programs.
         target: of each program.
     """
     name = "cvxpylayers (SCS, diffcp)"
     P, q, *rest = map(np.asarray, data)
     root = jnp.asarray(np.linalg.cholesky(P + 1e-12 * np.eye(P.shape[-1])).transpose(0, 2, 1))
-    args = (jnp.asarray(q), root, *map(jnp.asarray, rest), jnp.asarray(target))
+    args = (jnp.asarray(q), root, *(jnp.asarray(p) for p in rest if p.size), jnp.asarray(target))
     try:
         import cvxpy
         from cvxpylayers.jax import CvxpyLayer
     except ImportError as failure:
         return absent(name, failure, args)
     slope, R = cvxpy.Parameter(q.shape[1:]), cvxpy.Parameter(root.shape[1:])
-    parameters = [cvxpy.Parameter(p.shape[1:]) for p in rest]
+    parameters = [cvxpy.Parameter(p.shape[1:]) if p.size else None for p in rest]
     z, constraints = problem(cvxpy, parameters)
+    given = [R, slope, *(p for p in parameters if p is not None)]
     objective = cvxpy.Minimize(0.5 * cvxpy.sum_squares(R @ z) + slope @ z)
-    layer = CvxpyLayer(cvxpy.Problem(objective, constraints), [R, slope, *parameters], [z])
+    layer = CvxpyLayer(cvxpy.Problem(objective, constraints), given, [z])
 
     def loss(q: jax.Array, R: jax.Array, *rest: jax.Array) -> jax.Array:
         *parameters, target = rest

@@ -193,26 +193,6 @@ def by_qpax(bound, kappa):
     return lambda P, q, A, b, G, h: qpax.solve_qp_primal(P, q, A, b, *stacked(G, h, bound), target_kappa=kappa)
 
 
-def by_osqp(bound, tol):
-    import jaxopt
-
-    solver = jaxopt.OSQP(tol=tol, maxiter=10_000)
-
-    def one(P, q, A, b, G, h):
-        equations = (A, b) if len(b) else None
-        return solver.run(None, (P, q), equations, stacked(G, h, bound)).params.primal
-
-    return one
-
-
-def constrained(bound, cvxpy, parameters):
-    """The variable and the constraints, for cvxpylayers."""
-    A, b, G, h = parameters
-    z = cvxpy.Variable(SIZE)
-    bounds = [] if bound is None else [z <= bound, z >= -bound]
-    return z, [G @ z <= h, *([A @ z == b] if b.size else []), *bounds]
-
-
 def gradients(one):
     def loss(q, P, A, b, G, h, target):
         return jnp.sum((one(P, q, A, b, G, h) - target) ** 2) / 2
@@ -247,17 +227,10 @@ def large(table, kind):
     def qpax(kappa):
         return lambda *args: gradients(by_qpax(bound, kappa))(*args)
 
-    def osqp(tol):
-        return lambda *args: gradients(by_osqp(bound, tol))(*args)
-
     entrants = [
         Entrant("nsimplicit", gradients(by_layer(bound)), args, note="layers.qp"),
         Entrant("qpax, default", qpax(1e-3), args),
         at_equal_error(qpax, (1e-5, 1e-7, 1e-9, 1e-11), args, error, TARGET, name="qpax"),
-    ]
-    entrants += [
-        at_equal_error(osqp, (1e-4, 1e-6, 1e-8), args, error, TARGET, name="jaxopt, OSQP"),
-        cvxpy_layers.entrant(functools.partial(constrained, bound), data, target),
     ]
     rows = race(scored(entrants, error), repeats=7, compiles=1, seconds=PATIENCE)
     for row in rows:
