@@ -111,11 +111,6 @@ def through_osqp(tol):
     return all_programs(one)
 
 
-def nonnegative_cone(cvxpy, _):
-    z = cvxpy.Variable(VARIABLES)
-    return z, [z >= 0]
-
-
 def nonnegative(table):
     P, q, target, truth = quadratic_programs()
     args, off = tuple(map(jnp.asarray, (P, q, target))), {}
@@ -140,7 +135,7 @@ def nonnegative(table):
     for name, (make, settings) in families.items():
         found = at_equal_error(lambda s, make=make: lambda *a: make(s)(*a), settings, args, error, TARGET, name=name)
         entrants.append(found)
-    entrants.append(cvxpy_layers.entrant(nonnegative_cone, (P, q), target))
+    entrants.append(cvxpy_layers.nonnegative(P, q, target))
     rows = race(scored(entrants, error), compiles=1, seconds=PATIENCE)
     for row in rows:
         row["off"] = off.get(row["entrant"], "")

@@ -149,13 +149,9 @@ def merge(blocks: list[Block]) -> tuple[Block, ...]:
     merged: list[Block] = []
     for block in blocks:
         last = merged[-1] if merged else None
-        alike = last is not None and type(last.cone) is type(block.cone) and not jax.tree.leaves(block.cone)
-        if last is not None and alike and last.size == block.size and _static(last.cone) == _static(block.cone):
+        alike = last is not None and jax.tree.structure(last.cone) == jax.tree.structure(block.cone)
+        if last is not None and alike and last.size == block.size and not jax.tree.leaves(block.cone):
             merged[-1] = Block(block.cone, size=block.size, count=last.count + block.count)
         else:
             merged.append(block)
     return tuple(merged)
-
-
-def _static(cone: Set) -> Any:
-    return jax.tree.structure(cone)

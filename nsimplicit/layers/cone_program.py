@@ -20,7 +20,7 @@ from nsimplicit.layers.cone_conditions import State, conditions, split
 from nsimplicit.layers.cone_data import WHERE, ConeProgram, read
 from nsimplicit.layers.cone_host import HostSolver, solve_on_host
 from nsimplicit.layers.cone_solve import Found, Scales, check, scaled, scales, solve, unscaled
-from nsimplicit.layers.layer import layer, shown
+from nsimplicit.layers.layer import layer, shown, tolerance
 from nsimplicit.layers.qp_interior import INFEASIBLE, SOLVED, UNBOUNDED
 
 MAX_STEPS = 20_000
@@ -70,7 +70,7 @@ def _formulate(
     **_: Any,
 ) -> tuple[State, Root]:
     program = read(A, b, c, cones, P)
-    hat, _, found = _search(program, solver, _tolerance(program, tol), max_steps)
+    hat, _, found = _search(program, solver, tolerance(program.c.dtype, tol), max_steps)
     return _reached(found), conditions(hat)
 
 
@@ -149,11 +149,7 @@ def cone_program(
         Operator splitting for a homogeneous embedding of the linear complementarity problem, SIAM J. Optim. 31 (2021).
     """
     program = read(A, b, c, cones, P)
-    return _solution(program, tap, solver, derivative, _tolerance(program, tol), max_steps)
-
-
-def _tolerance(program: ConeProgram, tol: float | None) -> float:
-    return float(jnp.finfo(program.c.dtype).eps) ** 0.5 / 2 if tol is None else tol
+    return _solution(program, tap, solver, derivative, tolerance(program.c.dtype, tol), max_steps)
 
 
 def _find(program: ConeProgram, solver: Any, tol: float, max_steps: int) -> tuple[ConeProgram, Scales, Found]:

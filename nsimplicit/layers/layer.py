@@ -42,6 +42,11 @@ def layer(formulate: Callable[..., tuple[Any, Equation]]) -> Callable[[Callable[
     return lambda fun: Layer(fun, formulate)
 
 
+def tolerance(dtype: Any, tol: float | None) -> float:
+    """The largest relative residual of a solution: ``tol``, or √eps/2."""
+    return float(np.finfo(dtype).eps) ** 0.5 / 2 if tol is None else tol
+
+
 @jax.custom_jvp
 def shown(x: jax.Array, value: jax.Array) -> jax.Array:
     """``value``, with the derivative of x; it depends on x, so that under ``vmap`` both have the same lanes."""

@@ -17,7 +17,7 @@ from nsimplicit.implicit.guards import Guard, Solved
 from nsimplicit.implicit.process import opaque
 from nsimplicit.implicit.tap import Report
 from nsimplicit.implicit.traced import trace_equation
-from nsimplicit.layers.layer import layer, shown
+from nsimplicit.layers.layer import layer, shown, tolerance
 from nsimplicit.layers.qp_active_set import peak
 from nsimplicit.layers.qp_conditions import Conditions, State, conditions, steps_for
 from nsimplicit.layers.qp_interior import SOLVED
@@ -72,7 +72,7 @@ def _formulate(
     **_: Any,
 ) -> tuple[State, Conditions]:
     program = read(P, q, eq, ineq, bounds)
-    z = _solve(program, _tolerance(program, tol), max_steps)[0]
+    z = _solve(program, tolerance(program.q.dtype, tol), max_steps)[0]
     return z, _equation(program, z, _weight(selection))
 
 
@@ -148,11 +148,7 @@ def qp(
         S. M. Robinson, Strongly regular generalized equations, Math. Oper. Res. 5 (1980), Theorem 4.1.
     """
     program = read(P, q, eq, ineq, bounds)
-    return _solution(program, _weight(selection), tap, guard, _tolerance(program, tol), max_steps)
-
-
-def _tolerance(program: Program, tol: float | None) -> float:
-    return float(jnp.finfo(program.q.dtype).eps) ** 0.5 / 2 if tol is None else tol
+    return _solution(program, _weight(selection), tap, guard, tolerance(program.q.dtype, tol), max_steps)
 
 
 def _weight(selection: Any) -> Any:

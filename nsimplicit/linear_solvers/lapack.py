@@ -31,14 +31,16 @@ def triangular(matrix: jax.Array, b: jax.Array, *, lower: bool, unit: bool = Fal
     return jnp.vectorize(_triangular(lower, unit, transpose), signature="(n,n),(n,k)->(n,k)")(matrix, b)
 
 
+@functools.partial(one_by_one, columns=True)
 def cholesky_solve(lower: jax.Array, b: jax.Array) -> jax.Array:
     """The solution for columns ``(n, k)`` of the system whose Cholesky factor this is."""
-    return _cholesky_solve(lower, b)
+    return _both_halves(lower, b)
 
 
+@one_by_one
 def solve_definite(matrix: jax.Array, b: jax.Array) -> jax.Array:
     """The solution for columns ``(n, k)`` of one definite system: under ``vmap`` the factor of a lane is not kept."""
-    return _solve_definite(matrix, b)
+    return _both_halves(lax.linalg.cholesky(matrix, symmetrize_input=False), b)
 
 
 @one_by_one
@@ -68,11 +70,3 @@ def _triangular(lower: bool, unit: bool, transpose: bool) -> Callable[..., jax.A
 def _both_halves(lower: jax.Array, b: jax.Array) -> jax.Array:
     half = lax.linalg.triangular_solve(lower, b, left_side=True, lower=True)
     return lax.linalg.triangular_solve(lower, half, left_side=True, lower=True, transpose_a=True)
-
-
-_cholesky_solve = one_by_one(_both_halves, columns=True)
-
-
-@one_by_one
-def _solve_definite(matrix: jax.Array, b: jax.Array) -> jax.Array:
-    return _both_halves(lax.linalg.cholesky(matrix, symmetrize_input=False), b)

@@ -18,16 +18,18 @@ References: H. Walker, P. Ni, Anderson acceleration for fixed-point iterations, 
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._records import config
-from nsimplicit._tree import Space, blank, subtract
+from nsimplicit._tree import Space, subtract
 from nsimplicit.implicit.process import Bound
 from nsimplicit.linear_solvers.dense import invert
 from nsimplicit.linear_solvers.operator import Vector, coarsest_eps
-from nsimplicit.solvers.base import MapSolver, State, evaluate, start
+from nsimplicit.solvers.base import MapSolver, State, evaluate, push, remember
 
 
 @config
@@ -47,12 +49,9 @@ class Anderson(MapSolver):
     def init(self, problem: Bound, z: Vector, space: Space) -> State:
         """An empty history."""
         del problem
-        state = start(z, space)
-        stack = jax.tree.map(lambda x: jnp.zeros((self.memory, *x.shape), x.dtype) + blank(x), z)
-        nothing = jax.tree.map(blank, z)
-        unset = jnp.where(jnp.isinf(state.residual), 0.0, state.residual)
+        state, unset = remember(z, space, self.memory)
         gram = jnp.zeros((self.memory, self.memory, *unset.shape), unset.dtype) + unset
-        return State(z, z, state.residual, (nothing, nothing), (stack, stack), (unset, gram))
+        return dataclasses.replace(state, numbers=(unset, gram))
 
     def step(self, problem: Bound, state: State, space: Space) -> State:
         """One evaluation of T, one m×m solve."""
@@ -86,8 +85,3 @@ class Anderson(MapSolver):
         solved = jnp.einsum("...ij,...j->...i", invert(matrix), jnp.moveaxis(side, 0, -1))
         gamma = jnp.moveaxis(solved, -1, 0)
         return jnp.where(used & jnp.isfinite(gamma), gamma, 0)
-
-
-def push(stack: Vector, v: Vector) -> Vector:
-    """A stack with v in front, without its last entry."""
-    return jax.tree.map(lambda s, x: jnp.concatenate([x[None], s[:-1]]), stack, v)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._records import data
-from nsimplicit._tree import Space, subtract
+from nsimplicit._tree import Space, blank, subtract
 from nsimplicit.implicit.process import Bound, Outcome
 from nsimplicit.linear_solvers.operator import Vector
 
@@ -117,6 +117,19 @@ class MapSolver(Solver):
 def start(z: Vector, space: Space) -> State:
     """A state at z with nothing evaluated; lanes and mesh axes come from z."""
     return State(z, z, jnp.full_like(relative(space, z, z), jnp.inf))
+
+
+def remember(z: Vector, space: Space, memory: int) -> tuple[State, jax.Array]:
+    """A state at z with two empty vectors and two empty stacks of so many, and a zero for each lane."""
+    state, nothing = start(z, space), jax.tree.map(blank, z)
+    stack = jax.tree.map(lambda x: jnp.zeros((memory, *x.shape), x.dtype) + blank(x), z)
+    unset = jnp.where(jnp.isinf(state.residual), 0.0, state.residual)
+    return dataclasses.replace(state, vectors=(nothing, nothing), stacks=(stack, stack)), unset
+
+
+def push(stack: Vector, v: Vector) -> Vector:
+    """A stack with v in front, without its last entry."""
+    return jax.tree.map(lambda s, x: jnp.concatenate([x[None], s[:-1]]), stack, v)
 
 
 def relative(space: Space, difference: Vector, z: Vector) -> jax.Array:

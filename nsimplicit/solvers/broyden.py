@@ -16,16 +16,17 @@ S. Bai, J. Z. Kolter, V. Koltun, Deep equilibrium models, NeurIPS 2019.
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._records import config
-from nsimplicit._tree import Space, add, blank, subtract
+from nsimplicit._tree import Space, add, subtract
 from nsimplicit.implicit.process import Bound
 from nsimplicit.linear_solvers.operator import Vector, coarsest_eps
-from nsimplicit.solvers.anderson import push
-from nsimplicit.solvers.base import MapSolver, State, evaluate, start
+from nsimplicit.solvers.base import MapSolver, State, evaluate, push, remember
 
 
 @config
@@ -43,11 +44,8 @@ class Broyden(MapSolver):
     def init(self, problem: Bound, z: Vector, space: Space) -> State:
         """No updates."""
         del problem
-        state = start(z, space)
-        stack = jax.tree.map(lambda x: jnp.zeros((self.memory, *x.shape), x.dtype) + blank(x), z)
-        nothing = jax.tree.map(blank, z)
-        unset = jnp.where(jnp.isinf(state.residual), 0.0, state.residual)
-        return State(z, z, state.residual, (nothing, nothing), (stack, stack), (unset,))
+        state, unset = remember(z, space, self.memory)
+        return dataclasses.replace(state, numbers=(unset,))
 
     def step(self, problem: Bound, state: State, space: Space) -> State:
         """One evaluation of T, and six products of a stack of ``memory`` states and a state."""
