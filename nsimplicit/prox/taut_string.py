@@ -52,7 +52,8 @@ def solve(x: jax.Array, mass: jax.Array, limits: jax.Array) -> Chain:
     References:
         Johnson, A dynamic programming algorithm for the fused lasso and L0-segmentation (2013).
     """
-    place, sides, part = (_blocks if limits.shape[-1] == 1 else _messages)(x, mass, limits)
+    one_sided = limits.shape[-1] == 1
+    place, sides, part, value = (_blocks if one_sided else _messages)(x, mass, limits)
     fixed = is_point(limits)
 
     def back(carry: Any, row: Any) -> Any:
@@ -66,21 +67,23 @@ def solve(x: jax.Array, mass: jax.Array, limits: jax.Array) -> Chain:
         after = weight, total - flux, size + magnitude(flux)
         weight, total, size = (jnp.where(cut, 0, a) for a in (weight, total, size))
         carry = place, weight + m, total + flux + m * x, size + magnitude(flux) + magnitude(m * x)
-        return carry, (side, cut, flux, *after)
+        return carry, (value(place), side, cut, flux, *after)
 
     last = place, mass[-1], mass[-1] * x[-1], magnitude(mass[-1] * x[-1])
     rows = sides, limits, fixed, mass[:-1], x[:-1]
-    (_, *first), (side, cut, flux, *after) = lax.scan(back, last, rows, reverse=True)
+    (_, *first), (p, side, cut, flux, *after) = lax.scan(back, last, rows, reverse=True)
+    p = jnp.append(p, value(place))
 
     def forth(carry: Any, row: Any) -> Any:
         """From the first entry to the last: the averages, and the multipliers between the entries of a block."""
-        p, size, noise, u = carry
-        begins, side, weight, total, terms, m, x, cut, flux = row
-        # Rounding may have parted a pair that is in the wrong order.
-        average = total / weight
-        average = jnp.where(side * (average - p) < 0, p, average)
-        p, size = jnp.where(begins, average, p), jnp.where(begins, terms, size)
-        noise = jnp.where(begins, terms / weight, noise)
+        before, size, noise, u = carry
+        p, begins, side, weight, total, terms, m, x, cut, flux = row
+        if not one_sided:
+            # Rounding may have parted a pair that is in the wrong order.
+            average = total / weight
+            average = jnp.where(side * (average - before) < 0, before, average)
+            p = jnp.where(begins, average, before)
+        size, noise = jnp.where(begins, terms, size), jnp.where(begins, terms / weight, noise)
         u = jnp.where(cut, flux, u + m * (p - x))
         return (p, size, noise, u), (p, size, noise, u)
 
@@ -88,9 +91,9 @@ def solve(x: jax.Array, mass: jax.Array, limits: jax.Array) -> Chain:
     before = [jnp.append(one[None], rest) for one, rest in zip(first, after, strict=True)]
     order = jnp.where(fixed, 0, side)
     starts, stops = jnp.append(true, cut), (jnp.append(cut, true), jnp.append(flux, zero))
-    rows = starts, jnp.append(zero, order), *before, mass, x, *stops
-    _, (p, size, noise, u) = lax.scan(forth, (zero[0],) * 4, rows)
-    return Chain(p, side, u[:-1], size, noise)
+    rows = p, starts, jnp.append(zero, order), *before, mass, x, *stops
+    _, (averages, size, noise, u) = lax.scan(forth, (zero[0],) * 4, rows)
+    return Chain(p if one_sided else averages, side, u[:-1], size, noise)
 
 
 def is_point(limits: jax.Array) -> jax.Array:
@@ -104,52 +107,72 @@ def at_end(limits: jax.Array, side: jax.Array) -> jax.Array:
     return jnp.where(side > 0, upper, jnp.where(side < 0, lower, (upper + lower) / 2))
 
 
-def _blocks(x: jax.Array, mass: jax.Array, limits: jax.Array) -> tuple[Any, Any, Any]:
+def _blocks(x: jax.Array, mass: jax.Array, limits: jax.Array) -> tuple[Any, ...]:
     """For intervals without a lower end: blocks in the wrong order are pooled, the last two at a time.
 
     Returns:
-        What is known after the last entry, a row for each pair, and the step back over it: to the sides.
+        The place of the last entry, a row for each pair, the step back over it to the place before and
+        the side, and p at a place. A place is the depth of a block.
     """
     (n,), one = x.shape, jnp.ones_like(x[0])
     # With all multipliers at their upper end, and what is left of them negative, order is all that is asked for.
-    y = mass * (x - jnp.sum(mass * x) / jnp.sum(mass)) + jnp.append(limits, 0) - jnp.append(0, limits)
+    mean = jnp.sum(mass * x) / jnp.sum(mass)
+    y = mass * (x - mean) + jnp.append(limits, 0) - jnp.append(0, limits)
     # What comes after the last entry is never pooled.
     table = jnp.append(jnp.stack([mass, y], axis=-1), jnp.stack([one, jnp.inf * one])[None], axis=0)
 
-    def step(_: Any, state: Any) -> Any:
-        """Pool the last block with the one below it, or let the next entry be the last block."""
+    def unfinished(state: Any) -> Any:
+        i, _, (*_, p), (*_, p_below), *_ = state
+        return (i < n) | (p_below > p)
+
+    def step(state: Any) -> Any:
+        """Pool the last block with the one below it, or with the next entry, or let that be the last block."""
         i, depth, (m, y, p), (m_below, y_below, p_below), stack, depths = state
+        m_next, y_next = lax.dynamic_index_in_dim(table, i, keepdims=False)
         wrong = p_below > p
+        taken = ~wrong & (y_next < p * m_next)
         # Written before it is known whether it counts, and read before it is needed: nothing waits for memory.
         stack = lax.dynamic_update_index_in_dim(stack, jnp.stack([m_below, y_below]), depth, 0)
-        depths = lax.dynamic_update_index_in_dim(depths, depth + 1, i, 0)
+        # An entry that is taken begins no block.
+        depths = lax.dynamic_update_index_in_dim(depths, jnp.where(taken, 0, depth + 1), i, 0)
         m_under, y_under = lax.dynamic_index_in_dim(stack, depth - 1, keepdims=False)
-        m_next, y_next = lax.dynamic_index_in_dim(table, i, keepdims=False)
-        pooled = m + m_below, y + y_below, (y + y_below) / (m + m_below)
-        last = _pick(wrong, pooled, (m_next, y_next, y_next / m_next))
-        below = _pick(wrong, (m_under, y_under, y_under / m_under), (m, y, p))
-        depth, i = jnp.where(wrong, depth - 1, depth + (i < n)), jnp.where(wrong | (i == n), i, i + 1)
-        return i, depth, last, below, stack, depths
+        more, added = _pick(wrong, (m_below, y_below), (m_next, y_next))
+        pushed = ~(wrong | taken)
+        m_last, y_last = _pick(pushed, (m_next, y_next), (m + more, y + added))
+        under = m_under, y_under, y_under / m_under
+        below = _pick(pushed, (m, y, p), _pick(wrong, under, (m_below, y_below, p_below)))
+        state = (m_last, y_last, y_last / m_last), below, stack, depths
+        return jnp.where(wrong, i, i + 1), depth + pushed - wrong, *state
 
     number = jnp.ones((), jnp.int32)
     last, ground = (mass[0], y[0], y[0] / mass[0]), (one, -jnp.inf * one, -jnp.inf * one)
     stack, depths = jnp.ones_like(x, shape=(n + 2, 2)), jnp.zeros_like(x, shape=(n + 1,), dtype=jnp.int32)
-    _, depth, *_, depths = lax.fori_loop(0, 2 * n - 2, step, (number, number, last, ground, stack, depths))
+    state = number, number, last, ground, stack, depths
+    _, depth, (*last, _), (*below, _), stack, depths = lax.while_loop(unfinished, step, state)
+    stack = lax.dynamic_update_slice_in_dim(stack, jnp.array([below, last]), depth, 0)
 
     def part(depth: jax.Array, begun: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The last entry that was put at this depth began the block that is still there."""
         begins = begun == depth
         return jnp.where(begins, depth - 1, depth), begins
 
-    return depth, depths[1:-1], part
+    def average(depth: jax.Array) -> jax.Array:
+        m, y = lax.dynamic_index_in_dim(stack, depth + 1, keepdims=False)
+        return mean + y / m
+
+    return depth, depths[1:-1], part, average
 
 
 def _pick(condition: jax.Array, yes: Any, no: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def _messages(x: jax.Array, mass: jax.Array, limits: jax.Array) -> tuple[Any, Any, Any]:
-    """For intervals with two ends: where each message leaves the interval. Returns as :func:`_blocks`."""
+def _messages(x: jax.Array, mass: jax.Array, limits: jax.Array) -> tuple[Any, ...]:
+    """For intervals with two ends: where each message leaves the interval.
+
+    Returns:
+        As :func:`_blocks`. A place is p, which has lost digits to the sums along the chain.
+    """
     (n,), turns = x.shape, 2 * x.size
     x = x - jnp.sum(mass * x) / jnp.sum(mass)  # the sums lose fewer digits
     # A turn is one end of the message of one node: the right end, then the left end, in mirrored numbers. Its row says
@@ -193,4 +216,4 @@ def _messages(x: jax.Array, mass: jax.Array, limits: jax.Array) -> tuple[Any, An
         above, below = p > end[0], p < end[1]
         return _pick(above, end[0], jnp.where(below, end[1], p)), above.astype(x.dtype) - below
 
-    return ends[-1, 0], ends[:-1], part
+    return ends[-1, 0], ends[:-1], part, lambda p: p
