@@ -7,6 +7,7 @@ that a loss stays in the table. Times are worth comparing only at equal error: `
 import dataclasses
 import functools
 import logging
+import random
 import re
 import statistics
 from collections.abc import Callable, Sequence
@@ -92,8 +93,8 @@ def race(
         except Exception as failure:  # whatever a peer raises is its result
             row["note"] = _and(entrant.note, _brief(failure))
     for turn in range(repeats):
-        # Each goes first in turn: who comes after a slow one finds cold caches.
-        for place in [*runs][turn % len(runs) :] + [*runs][: turn % len(runs)] if runs else ():
+        # In a new order each time: who comes after a slow one finds cold caches and threads asleep.
+        for place in random.Random(turn).sample([*runs], len(runs)):
             if len(times[place]) >= 3 and sum(times[place]) > seconds:
                 continue
             run, instances = runs[place], entrants[place].instances
