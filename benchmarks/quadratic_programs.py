@@ -188,6 +188,14 @@ def by_qpax(bound, kappa):
     return lambda P, q, A, b, G, h: qpax.solve_qp_primal(P, q, A, b, *stacked(G, h, bound), target_kappa=kappa)
 
 
+def by_osqp(tol):
+    """Without equalities and bounds."""
+    import jaxopt
+
+    solver = jaxopt.OSQP(tol=tol, maxiter=20000)
+    return lambda P, q, A, b, G, h: solver.run(None, (P, q), None, (G, h)).params.primal
+
+
 def gradients(one):
     def loss(q, P, A, b, G, h, target):
         return jnp.sum((one(P, q, A, b, G, h) - target) ** 2) / 2
@@ -222,11 +230,18 @@ def large(table, kind):
     def qpax(kappa):
         return lambda *args: gradients(by_qpax(bound, kappa))(*args)
 
+    def osqp(tol):
+        return lambda *args: gradients(by_osqp(tol))(*args)
+
     entrants = [
         Entrant("nsimplicit", gradients(by_layer(bound)), args, note="layers.qp"),
         Entrant("qpax, default", qpax(1e-3), args),
         at_equal_error(qpax, (1e-5, 1e-7, 1e-9, 1e-11), args, error, TARGET, name="qpax"),
     ]
+    if bound is None:  # else a call of these takes minutes
+        P, q, _, _, G, h = data
+        entrants.append(at_equal_error(osqp, (1e-3, 1e-6), args, error, TARGET, name="jaxopt, OSQP"))
+        entrants.append(cvxpy_layers.inequalities(P, q, G, h, target))
     rows = race(scored(entrants, error), repeats=7, compiles=1, seconds=PATIENCE)
     for row in rows:
         row["off"] = off.get(row["entrant"], "")

@@ -75,8 +75,9 @@ class Along:
     """The branches entered along a direction, for :func:`nsimplicit.with_selection`.
 
     A limiting Jacobian of the function itself, whatever program computes it: ties are broken by the
-    next direction, and in the end by one fixed generic direction. Kinks inside while loops,
-    ``shard_map`` and implicit layers keep the selection they have.
+    next direction, and in the end by one fixed generic direction. Inside an implicit layer they are the
+    branches its solution enters, so that the Jacobian times the direction is the one-sided derivative. Kinks
+    inside while loops and ``shard_map``, and in an equation that sorts, keep the selection they have.
 
     Args:
         tangents: tuple of directions, one for each argument of the function, as in ``jax.jvp``.

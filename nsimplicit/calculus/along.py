@@ -22,8 +22,10 @@ from jax import lax
 from nsimplicit._errors import InputError, message
 from nsimplicit.calculus.cell import Cell
 from nsimplicit.calculus.kink import Opaque, Ordering, Switch, Treatment
+from nsimplicit.calculus.layer import Layer
 from nsimplicit.calculus.program import Program
 from nsimplicit.calculus.replay import Replay
+from nsimplicit.calculus.solution_along import follow, with_branches
 from nsimplicit.selections import Along
 
 
@@ -31,6 +33,7 @@ class _Visit(Treatment):
     """What a pass and the final evaluation share: which kinks, and where they tie."""
 
     records = True
+    sees_layers = True
 
     def __init__(self, override: bool, tolerance: float) -> None:
         self.override, self.tolerance = override, tolerance
@@ -66,6 +69,11 @@ class Pass(_Visit):
         places = (kink.axis, kink.descending, kink.start, kink.stop)
         return _arrange(places, kink.value, kink.key, kink.payload, rank), kink.key
 
+    def layer(self, replay: Replay, layer: Layer, operands: Sequence[Any], feeds: Any) -> tuple[Any, Any]:
+        """The solution, which moves as its own kinks let it."""
+        entering = functools.partial(Replay, Entered(self.override, self.tolerance), parent=replay)
+        return layer.in_each_lane(functools.partial(follow, replay.child, entering, layer))(operands, feeds)
+
 
 class Entered(_Visit):
     """Differentiate with the branches that were decided."""
@@ -83,6 +91,10 @@ class Entered(_Visit):
             return kink.bind(), None
         order = _ranks(kink.axis, lax.stop_gradient(kink.key), feed)
         return kink.bind(key=order.astype(float), permutation=(), tie="first", explicit=True), None
+
+    def layer(self, replay: Replay, layer: Layer, operands: Sequence[Any], feeds: Any) -> tuple[Any, Any]:
+        """The solution, differentiated with the branches that were decided."""
+        return layer.in_each_lane(functools.partial(with_branches, replay.child, layer))(operands, feeds), []
 
 
 @jax.custom_jvp
@@ -158,7 +170,7 @@ def decide(program: Program, consts: Sequence[Cell], cells: Sequence[Cell], alon
         _, dots = jax.jvp(pass_through(decided), primals, direction)
         axes = [site.axis for site in sites[-1]]
         decided = [
-            _ranks(axis, d, dot) if o else jnp.where(d == 0, jnp.sign(dot), d).astype(jnp.int8)
+            _ranks(axis, d, dot) if o else jnp.where(d == 0, jnp.nan_to_num(jnp.sign(dot)), d).astype(jnp.int8)
             for d, dot, o, axis in zip(decided, dots, orderings, axes, strict=True)
         ]
     return decided

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from nsimplicit._records import config, record
+from nsimplicit.calculus.layer import Layer
 from nsimplicit.primitives.ordering import bind as bind_ordering
 from nsimplicit.primitives.switch import bind as bind_switch
 
@@ -78,6 +80,8 @@ class Treatment(abc.ABC):
     records: bool = False
     sees_coupled: bool = False
     """Whether it is shown kinks that share their weights; others are told of them and leave them alone."""
+    sees_layers: bool = False
+    """Whether, though it records, it looks into implicit layers; who does not record always does."""
     is_static: bool = False
     """Whether it holds no arrays, is hashable and compared by value: compiled subprograms are then kept."""
 
@@ -93,6 +97,10 @@ class Treatment(abc.ABC):
     def ordering(self, kink: Ordering, feed: Any) -> tuple[Any, Any]:
         """The output of an ordering, and the record."""
 
+    def layer(self, replay: Any, layer: Layer, operands: Sequence[Any], feeds: Any) -> tuple[list[Any], list[Any]]:
+        """The outputs of an implicit layer, and records of the kinks of its chain, or none; if it ``sees_layers``."""
+        return list(operands[: layer.num_outputs]), []
+
     def absent(self, record: Any) -> Any:
         """The record of a kink in a branch that is not taken, from its shapes."""
         return jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), record)
@@ -102,7 +110,8 @@ class Scout(Treatment):
     """Only asks where the kinks are that another treatment wants."""
 
     def __init__(self, treatment: Treatment) -> None:
-        self.treatment, self.records, self.sees_coupled = treatment, treatment.records, treatment.sees_coupled
+        self.treatment, self.records = treatment, treatment.records
+        self.sees_coupled, self.sees_layers = treatment.sees_coupled, treatment.sees_layers
 
     def wants(self, name: str, is_ordering: bool) -> bool:
         """As the treatment it scouts for."""

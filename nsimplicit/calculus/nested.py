@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,8 +17,9 @@ from jax import lax
 from nsimplicit.calculus import rules
 from nsimplicit.calculus.cell import Cell, pack, unpack
 from nsimplicit.calculus.kink import Treatment
+from nsimplicit.calculus.layer import rewrite, scout
 from nsimplicit.calculus.liveness import carried, is_float, loop_sizes, opened
-from nsimplicit.calculus.program import Program, trace
+from nsimplicit.calculus.program import Program
 
 
 def _jit(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
@@ -183,7 +184,7 @@ def _shard_map(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> l
 def _custom_jvp(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
     body = eqn.params["call_jaxpr"]
     if any(inner.primitive.name == "implicit_layer" for inner in opened(body)[0].eqns):
-        if not replay.treatment.records:
+        if replay.treatment.sees_layers or not replay.treatment.records:
             return replay.run(body, None, cells)
         replay.note(eqn, "an implicit layer: look at its equation by itself")
         return replay.keep(eqn, cells)
@@ -197,21 +198,30 @@ def _custom_jvp(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> 
 
 
 def _layer(replay: Any, eqn: Any, cells: list[Cell], flags: list[bool]) -> list[Cell]:
-    def transform(program: Program, consts: tuple[Any, ...]) -> Program:
-        avals = [v.aval for v in program.jaxpr.invars]
-        captured = [Cell(x, True) for x in consts]
-        inside = replay.scout(program.jaxpr, [Cell(a, True) for a in avals], captured)
+    layer, operands = eqn.params["layer"], [c.value for c in cells]
+
+    def transform(program: Program, consts: Sequence[Any]) -> Program:
+        inside = scout(replay, program)
         _adopt(replay, inside)
-        if not inside.sites:
-            return dataclasses.replace(program, consts=consts)
+        return rewrite(replay.child(), program, consts) if inside.sites else dataclasses.replace(program, consts=consts)
 
-        def run(*state: Any) -> Any:
-            outs = replay.child().run(program.jaxpr, captured, [Cell(x, True) for x in state])
-            return program.out_tree.unflatten([c.value for c in outs])
-
-        return trace(run, *avals)
-
-    outs = eqn.params["rebuild"](transform, *(c.value for c in cells))
+    if not replay.treatment.records:
+        outs = layer.in_each_lane(functools.partial(layer.rebuild, transform))(*operands)
+        return [Cell(x, True) for x in outs]
+    insides = [scout(replay, program) for program, _ in layer.chain(*operands)]
+    sites = [site for inside in insides for site in inside.sites]
+    if any(site.is_ordering for site in sites):
+        replay.note(eqn, "the equation of an implicit layer, and it sorts")
+        sites = []
+    if not sites:
+        return replay.keep(eqn, cells)
+    outs, records = replay.treatment.layer(replay, layer, operands, replay.take(len(sites)))
+    for size in reversed(layer.lanes):
+        sites = [site.repeated(size) for site in sites]
+    replay.sites += sites
+    replay.records += records or [None] * len(sites)
+    for inside in insides:
+        replay.opaque += inside.opaque
     return [Cell(x, True) for x in outs]
 
 

@@ -76,9 +76,13 @@ def attach(
         changed = Traced(traced.equation, programs, traced.space)
         return attach(changed, z, linear_solver=linear_solver, guard=guard, tap=tap)
 
+    def chain(rest: Any) -> list[tuple[Any, Any]]:
+        consts, _ = rest
+        return list(zip(traced.programs, consts, strict=True))[: len(traced.equation.maps)]
+
     @jax.custom_jvp
     def identity(z: Vector, consts: Any, tap: Report | None) -> Vector:
-        return mark_layer(z, (consts, tap), rebuild)
+        return mark_layer(z, (consts, tap), rebuild, chain)
 
     def rule(primals: Any, tangents: Any) -> tuple[Vector, Vector]:
         _, consts, tap = primals

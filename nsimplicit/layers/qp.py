@@ -125,6 +125,8 @@ def qp(
         selection has a derivative if and only if the active constraints are independent and P is positive definite
         where those with positive multipliers hold (LICQ and the strong second-order condition): what
         ``nsi.certify(nsi.layers.qp)(P, q, ...)`` decides. The set is then that of a piecewise affine solution.
+        ``nsi.with_selection(lambda q: nsi.layers.qp(P, q, ...).value, nsi.Along((d,)))`` holds the constraints that
+        stay active when q moves along d: its derivative along d is the one-sided derivative.
 
     Cost:
         Per step a matrix (m + k) n² and its Cholesky factor n³/3, n² memory; the derivative is one more step.
