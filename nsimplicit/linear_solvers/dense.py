@@ -77,16 +77,19 @@ def factor(matrix: jax.Array):
         return multiply, jnp.abs(inverse).sum(-2).max(-1)
     factors, permutation = lapack.lu(matrix)
 
+    def substitute(v: jax.Array, transpose: bool = False) -> jax.Array:
+        for lower in (False, True) if transpose else (True, False):
+            v = lapack.triangular(factors, v[..., None], lower=lower, unit=lower, transpose=transpose)[..., 0]
+        return v
+
     def solve(v: jax.Array, transpose: bool = False) -> jax.Array:
-        def half(u: jax.Array, lower: bool) -> jax.Array:
-            return lapack.triangular(factors, u[..., None], lower=lower, unit=lower, transpose=transpose)[..., 0]
-
         if transpose:
-            v = half(half(v, False), True)
+            v = substitute(v, transpose)
             return jnp.put_along_axis(blank(v), permutation, v, -1, inplace=False, mode="promise_in_bounds")
-        return half(half(jnp.take_along_axis(v, permutation, -1, mode="promise_in_bounds"), True), False)
+        return substitute(jnp.take_along_axis(v, permutation, -1, mode="promise_in_bounds"))
 
-    return solve, _inverse_norm(solve, n, matrix)
+    # The 1-norm does not depend on the order of columns.
+    return solve, _inverse_norm(substitute, n, matrix)
 
 
 def factor_definite(matrix: jax.Array) -> Callable[[jax.Array], jax.Array]:
