@@ -125,7 +125,7 @@ def main() -> None:
     packages = ("jax", "jaxopt", "optimistix", "lineax", "qpax", "ott-jax", "cvxpylayers")
     versions = ", ".join(f"{name} {found[name]}" for name in packages if name in found)
     head = (
-        f"One run of `make bench`, {found['date'][:10]}, {found['cores']} cores ({found['processor']}), Python "
+        f"`make bench`, {found['date'][:10]}, {found['cores']} cores ({found['processor']}), Python "
         f"{found['python']}, {versions}.\nMilliseconds are medians; error is relative, the worst of three seeds. Every "
         "row, with quartiles, is in what the command writes.\n"
     )
