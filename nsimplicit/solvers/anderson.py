@@ -29,7 +29,7 @@ from nsimplicit._tree import Space, subtract
 from nsimplicit.implicit.process import Bound
 from nsimplicit.linear_solvers.dense import invert
 from nsimplicit.linear_solvers.operator import Vector, coarsest_eps
-from nsimplicit.solvers.base import MapSolver, State, evaluate, push, remember
+from nsimplicit.solvers.base import MapSolver, State, ages, evaluate, put, remember
 
 
 @config
@@ -49,9 +49,9 @@ class Anderson(MapSolver):
     def init(self, problem: Bound, z: Vector, space: Space) -> State:
         """An empty history."""
         del problem
-        state, unset = remember(z, space, self.memory)
+        state, unset, place = remember(z, space, self.memory)
         gram = jnp.zeros((self.memory, self.memory, *unset.shape), unset.dtype) + unset
-        return dataclasses.replace(state, numbers=(unset, gram))
+        return dataclasses.replace(state, numbers=(unset, gram, place))
 
     def step(self, problem: Bound, state: State, space: Space) -> State:
         """One evaluation of T, one m×m solve."""
@@ -59,20 +59,21 @@ class Anderson(MapSolver):
         move = lax.stop_gradient(move)
         old_move, old_image = state.vectors
         moves, images = state.stacks
-        length, gram = state.numbers
+        length, gram, place = state.numbers
         length = jnp.where(residual <= self.growth * state.residual, length, 0.0)
         here = lax.stop_gradient(image)
-        moves = push(moves, subtract(move, old_move))
-        images = push(images, subtract(here, old_image))
+        newest = subtract(move, old_move)
+        moves, images = put(moves, newest, place), put(images, subtract(here, old_image), place)
         # an entry is used when both of its ends belong to this history
-        used = jnp.arange(self.memory).reshape((-1,) + (1,) * residual.ndim) < length
+        used = ages(place, self.memory, residual) < length
         # of all inner products only those of the newest difference are new
-        row = space.dots(moves, jax.tree.map(lambda x: x[0], moves))
-        gram = jnp.concatenate([row[None], jnp.concatenate([row[1:, None], gram[:-1, :-1]], 1)])
+        row = space.dots(moves, newest)
+        gram = put(put(gram, row, place), row, place, axis=1)
         gamma = self._weights(gram, space.dots(moves, move), used, coarsest_eps(move))
         mixed = space.combine(gamma, images)
         length = jnp.minimum(length + 1, self.memory).astype(residual.dtype)
-        return State(subtract(image, mixed), image, residual, (move, here), (moves, images), (length, gram))
+        numbers = length, gram, jnp.mod(place + 1, self.memory)
+        return State(subtract(image, mixed), image, residual, (move, here), (moves, images), numbers)
 
     def _weights(self, gram: jax.Array, side: jax.Array, used: jax.Array, eps: float) -> jax.Array:
         both = used[:, None] & used[None, :]

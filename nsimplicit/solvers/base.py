@@ -28,7 +28,7 @@ class State:
         residual: ‖T(z) - z‖ / (1 + ‖z‖) at that point, per lane.
         vectors: further vectors like z.
         stacks: vectors with a leading memory axis.
-        numbers: arrays with one entry per lane.
+        numbers: arrays with one entry per lane, or one for all.
     """
 
     z: Vector
@@ -119,17 +119,25 @@ def start(z: Vector, space: Space) -> State:
     return State(z, z, jnp.full_like(relative(space, z, z), jnp.inf))
 
 
-def remember(z: Vector, space: Space, memory: int) -> tuple[State, jax.Array]:
-    """A state at z with two empty vectors and two empty stacks of so many, and a zero for each lane."""
+def remember(z: Vector, space: Space, memory: int) -> tuple[State, jax.Array, jax.Array]:
+    """A state at z with two empty vectors and two empty stacks of so many; a zero for each lane, and one for all."""
     state, nothing = start(z, space), jax.tree.map(blank, z)
     stack = jax.tree.map(lambda x: jnp.zeros((memory, *x.shape), x.dtype) + blank(x), z)
     unset = jnp.where(jnp.isinf(state.residual), 0.0, state.residual)
-    return dataclasses.replace(state, vectors=(nothing, nothing), stacks=(stack, stack)), unset
+    state = dataclasses.replace(state, vectors=(nothing, nothing), stacks=(stack, stack))
+    return state, unset, jnp.zeros((), unset.dtype)
 
 
-def push(stack: Vector, v: Vector) -> Vector:
-    """A stack with v in front, without its last entry."""
-    return jax.tree.map(lambda s, x: jnp.concatenate([x[None], s[:-1]]), stack, v)
+def put(stack: Vector, v: Vector, place: jax.Array, axis: int = 0) -> Vector:
+    """A stack with v in a place: nothing else is moved."""
+    slot = place.astype(jnp.int32)
+    return jax.tree.map(lambda s, x: lax.dynamic_update_index_in_dim(s, x, slot, axis), stack, v)
+
+
+def ages(place: jax.Array, memory: int, like: jax.Array) -> jax.Array:
+    """How many entries of a stack are newer than each, the one in ``place`` being the newest; for lanes ``like``."""
+    found = jnp.mod(place - jnp.arange(memory), memory)
+    return found.reshape((-1,) + (1,) * like.ndim)
 
 
 def relative(space: Space, difference: Vector, z: Vector) -> jax.Array:

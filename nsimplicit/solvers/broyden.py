@@ -26,7 +26,7 @@ from nsimplicit._records import config
 from nsimplicit._tree import Space, add, subtract
 from nsimplicit.implicit.process import Bound
 from nsimplicit.linear_solvers.operator import Vector, coarsest_eps
-from nsimplicit.solvers.base import MapSolver, State, evaluate, push, remember
+from nsimplicit.solvers.base import MapSolver, State, ages, evaluate, put, remember
 
 
 @config
@@ -44,28 +44,28 @@ class Broyden(MapSolver):
     def init(self, problem: Bound, z: Vector, space: Space) -> State:
         """No updates."""
         del problem
-        state, unset = remember(z, space, self.memory)
-        return dataclasses.replace(state, numbers=(unset,))
+        state, unset, place = remember(z, space, self.memory)
+        return dataclasses.replace(state, numbers=(unset, place))
 
     def step(self, problem: Bound, state: State, space: Space) -> State:
         """One evaluation of T, and six products of a stack of ``memory`` states and a state."""
         image, move, residual = evaluate(problem, state.z, space)
         here, move = lax.stop_gradient((state.z, move))
-        (last, old_move), (us, vs), (length,) = state.vectors, state.stacks, state.numbers
+        (last, old_move), (us, vs), (length, place) = state.vectors, state.stacks, state.numbers
         length = jnp.where(residual <= self.growth * state.residual, length, 0.0)
-        place = jnp.arange(self.memory).reshape((-1,) + (1,) * residual.ndim)
 
-        def correction(v: Vector, right: Vector, left: Vector, count: jax.Array) -> Vector:
-            """Σ left (rightᵀv) over the newest ``count`` updates."""
-            return space.combine(jnp.where(place < count, space.dots(right, v), 0), left)
+        def correction(v: Vector, right: Vector, left: Vector, newest: jax.Array, count: jax.Array) -> Vector:
+            """Σ left (rightᵀv) over ``count`` updates, the newest of them in that place."""
+            used = ages(newest, self.memory, residual) < count
+            return space.combine(jnp.where(used, space.dots(right, v), 0), left)
 
         s, y = subtract(here, last), subtract(move, old_move)
-        v = add(s, correction(s, us, vs, length - 1))
-        missed = add(s, add(y, correction(y, vs, us, length - 1)))
+        v = add(s, correction(s, us, vs, place - 1, length - 1))
+        missed = add(s, add(y, correction(y, vs, us, place - 1, length - 1)))
         slope = space.dot(v, y)
         sure = jnp.abs(slope) > coarsest_eps(move) * space.norm(v) * space.norm(y)
         u = space.scale(jnp.where(sure, -1 / jnp.where(sure, slope, 1), 0), missed)
-        us, vs = push(us, u), push(vs, v)
-        z = add(image, correction(move, vs, us, length))
+        us, vs = put(us, u, place), put(vs, v, place)
+        z = add(image, correction(move, vs, us, place, length))
         length = jnp.minimum(length + 1, self.memory).astype(residual.dtype)
-        return State(z, image, residual, (here, move), (us, vs), (length,))
+        return State(z, image, residual, (here, move), (us, vs), (length, jnp.mod(place + 1, self.memory)))
