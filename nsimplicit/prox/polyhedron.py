@@ -118,7 +118,7 @@ class Polyhedron(Set):
         gap = matmul(x, k.T) - c
         size = jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True)) + jnp.where(c < jnp.inf, magnitude(c), 0)
         gap = jnp.where(jnp.arange(len(c)) < equations, magnitude(gap), gap)
-        on = jnp.all(gap <= 2 * (x.shape[-1] + 2) * eps * size)
+        on = jnp.all(gap <= 8 * (x.shape[-1] + 2) * eps * size)
         return indicator(on, x)
 
     def project(self, x: Any) -> jax.Array:
