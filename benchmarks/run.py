@@ -32,8 +32,8 @@ def main() -> int:
     names = arguments.only or (SMOKE if arguments.smoke else ALL)
     missed, start = [], perf_counter()
     for name in names:
-        one = here if arguments.smoke or len(names) == 1 else apart
-        missed += [f"{name}: {text}" for text in one(name, arguments.smoke)]
+        alone = arguments.smoke or len(names) == 1
+        missed += [f"{name}: {text}" for text in (here(name, arguments.smoke) if alone else apart(name))]
     print(f"\n{perf_counter() - start:.0f} s in all")
     print("every bound kept" if not missed else "bounds missed:\n  " + "\n  ".join(missed))
     # A smoke run asks whether the benchmarks run; on a busy machine a bound on time says nothing about the code.
@@ -57,9 +57,8 @@ def here(name: str, smoke: bool) -> list[str]:
     return table.missed
 
 
-def apart(name: str, smoke: bool) -> list[str]:
-    """The same, in a process of its own."""
-    del smoke
+def apart(name: str) -> list[str]:
+    """The same at full size, in a process of its own."""
     written = report.RESULTS / f"{name}.json"
     written.unlink(missing_ok=True)
     for _ in range(TRIES):

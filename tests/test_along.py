@@ -223,4 +223,4 @@ def test_an_equation_that_sorts_is_told_of():
 
     with pytest.warns(UserWarning, match=r"implicit_layer at test_along.py.*it sorts[\s\S]*wrap the equation"):
         slope = jax.jacobian(nsi.with_selection(solution, nsi.Along((jnp.ones(2),))))(jnp.zeros(2))
-    np.testing.assert_allclose(slope, 2 * np.eye(2), atol=1e-6)
+    np.testing.assert_allclose(slope, 2 * np.eye(2), atol=1e-14)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -92,7 +93,7 @@ def _batch_layer(lane: Any, operands: Any, dims: Any, *, layer: Layer) -> Any:
     fronted = [
         batching.bdim_at_front(x, d, lane.size, lane.explicit_mesh_axis) for x, d in zip(operands, dims, strict=True)
     ]
-    wide = Layer(layer.num_outputs, layer.rebuild, layer.chain, (lane.size, *layer.lanes))
+    wide = dataclasses.replace(layer, lanes=(lane.size, *layer.lanes))
     return layer_p.bind(*fronted, layer=wide), [0] * layer.num_outputs
 
 
