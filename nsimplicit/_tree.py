@@ -8,6 +8,7 @@ every reduction ends in a ``psum``; a local norm steering a loop around a collec
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -95,14 +96,29 @@ def cast_like(tree: Tree, like: Tree) -> Tree:
     return jax.tree.map(cast, tree, like)
 
 
+def _alike(x: Any, y: Any) -> bool:
+    """Whether LAX takes the two as they are. An operation of LAX is traced in a fifth of the time of NumPy's."""
+    return isinstance(x, jax.Array) and isinstance(y, jax.Array) and x.dtype == y.dtype and x.shape == y.shape
+
+
+def _plus(x: Any, y: Any) -> jax.Array:
+    return lax.add(x, y) if _alike(x, y) else jnp.add(x, y)
+
+
 def add(a: Tree, b: Tree) -> Tree:
     """Leafwise a + b."""
-    return jax.tree.map(jnp.add, a, b)
+    return jax.tree.map(_plus, a, b)
 
 
 def subtract(a: Tree, b: Tree) -> Tree:
     """Leafwise a - b."""
-    return jax.tree.map(jnp.subtract, a, b)
+    return jax.tree.map(lambda x, y: lax.sub(x, y) if _alike(x, y) else jnp.subtract(x, y), a, b)
+
+
+def _real_product(x: jax.Array, y: jax.Array) -> jax.Array:
+    if _alike(x, y) and not jnp.iscomplexobj(x):
+        return lax.mul(x, y)
+    return jnp.real(jnp.conj(x) * y)
 
 
 def negative(a: Tree) -> Tree:
@@ -134,8 +150,8 @@ class Space:
 
     def dot(self, a: Tree, b: Tree) -> jax.Array:
         """Real inner product Re<a, b>: shape ``()``, or ``(lanes,)`` with a batch axis."""
-        products = [self._reduce(jnp.real(jnp.conj(x) * y)) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
-        total = sum(products[1:], products[0]) if products else jnp.zeros(())
+        products = [self._reduce(_real_product(x, y)) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
+        total = functools.reduce(_plus, products) if products else jnp.zeros(())
         axes = tuple(n for n in self.axis_name)
         return lax.psum(total, axes) if axes else total
 
@@ -166,11 +182,11 @@ class Space:
 
     def norm(self, a: Tree) -> jax.Array:
         """Euclidean norm: shape ``()`` or ``(lanes,)``."""
-        return jnp.sqrt(self.dot(a, a))
+        return lax.sqrt(self.dot(a, a))
 
     def scale(self, alpha: jax.Array | float, a: Tree) -> Tree:
         """alpha·a with one alpha per lane, in the dtypes of ``a``."""
-        return jax.tree.map(lambda x: self._spread(alpha, x).astype(x.dtype) * x, a)
+        return jax.tree.map(lambda x: lax.mul(lax.convert_element_type(self._spread(alpha, x), x.dtype), x), a)
 
     def axpy(self, alpha: jax.Array | float, x: Tree, y: Tree) -> Tree:
         """alpha·x + y with one alpha per lane."""
@@ -178,7 +194,7 @@ class Space:
 
     def where(self, mask: jax.Array, a: Tree, b: Tree) -> Tree:
         """``a`` in the lanes where ``mask`` holds, ``b`` in the others."""
-        return jax.tree.map(lambda x, y: jnp.where(self._spread(mask, x), x, y), a, b)
+        return jax.tree.map(lambda x, y: lax.select(self._spread(mask, x), x, y), a, b)
 
     def _reduce(self, x: jax.Array) -> jax.Array:
         if self.batch_axis is None:
@@ -190,9 +206,7 @@ class Space:
         lane = jnp.asarray(lane)
         if lane.ndim == 0 or self.batch_axis is None:
             return lane
-        shape = [1] * x.ndim
-        shape[self.batch_axis % x.ndim] = lane.shape[0]
-        return lane.reshape(shape)
+        return lax.broadcast_in_dim(lane, x.shape, (self.batch_axis % x.ndim,))
 
     def ravel(self, a: Tree) -> tuple[jax.Array, Callable[[jax.Array], Tree]]:
         """One array ``(n,)`` or ``(lanes, n)`` from a vector, and the way back."""

@@ -193,7 +193,7 @@ def _measure(traced: Traced, consts: Any, vector: Any, name: str) -> Diagnosis:
     checked = check(Off(), operator, b, solution)
     size = sum(x.size for x in jax.tree.leaves(vector))
     eps = coarsest_eps(vector)
-    condition = solution.condition
+    condition = checked.evidence.condition
     if size <= DENSE_SIZE:
         values = jnp.linalg.svd(materialise(operator, b), compute_uv=False)
         condition = values[0] / values[-1]

@@ -27,6 +27,7 @@ from nsimplicit.linear_solvers.operator import (
     Vector,
     backward_error,
     coarsest_eps,
+    condition_number,
 )
 
 ON_FAILURE = ("nan", "drop", "least_squares", "ignore", "raise", "warn")
@@ -104,7 +105,8 @@ def check(
 ) -> Checked:
     """Apply the guard to a solve: ``value`` is what the derivative will use."""
     space, x = operator.space, solution.value
-    evidence = Evidence(backward_error(operator, b, solution), solution.condition, coarsest_eps(b), code, rtol)
+    error, condition = backward_error(operator, b, solution), condition_number(space, b, solution)
+    evidence = Evidence(error, condition, coarsest_eps(b), code, rtol)
     trivial = space.norm(b) == 0
     failed = guard.failed(evidence) & ~trivial
     x = space.where(trivial, jax.tree.map(jnp.zeros_like, x), x)

@@ -25,7 +25,14 @@ from nsimplicit.certificates.p_matrix import p_test
 from nsimplicit.implicit.equation import Equation
 from nsimplicit.implicit.traced import Traced
 from nsimplicit.linear_solvers.dense import invert
-from nsimplicit.linear_solvers.operator import General, LinearSolver, Operator, accepted_error, quotient
+from nsimplicit.linear_solvers.operator import (
+    General,
+    LinearSolver,
+    Operator,
+    accepted_error,
+    condition_number,
+    quotient,
+)
 from nsimplicit.primitives.coupled import COUPLED
 
 NO_SWITCH = frozenset({"norm", COUPLED})
@@ -147,7 +154,7 @@ def by_products(solver: LinearSolver) -> Callable[[Operator, Any], tuple[Any, ja
     def solve(operator: Operator, gain: Any) -> tuple[Any, jax.Array]:
         def one(gain: Any) -> tuple[Any, jax.Array]:
             found = solver.solve(operator, gain)
-            return found.value, found.condition
+            return found.value, condition_number(operator.space, gain, found)
 
         through, condition = jax.vmap(one)(gain)
         unknown = jnp.finfo(condition.dtype).eps ** -0.5

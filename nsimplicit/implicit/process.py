@@ -7,7 +7,7 @@ a solve, whoever makes it: the package's own loop, or a user's opaque solver, wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,14 @@ Consts = tuple[tuple[Any, ...], ...]
 
 @config
 class Bound:
-    """A traced equation at given constants: what a solver iterates."""
+    """A traced equation at given constants: what a solver iterates.
+
+    A residual is small where it is small against ``unit + ‖z‖``.
+    """
 
     traced: Traced
     consts: Consts
+    unit: ClassVar[float] = 1.0
 
     def map(self, z: Vector) -> Vector:
         """T(z)."""

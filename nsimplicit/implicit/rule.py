@@ -151,7 +151,7 @@ def _tangent(traced, z, consts, consts_dot, tap, tap_dot, linear_solver, guard) 
             num_steps=jnp.where(checked.solved, solution.num_steps, 0),
             num_failures=checked.failed,
             residual=jnp.where(checked.solved, checked.evidence.backward_error, 0.0),
-            condition=jnp.where(jnp.isnan(solution.condition), 0.0, solution.condition),
+            condition=jnp.where(jnp.isnan(checked.evidence.condition), 0.0, checked.evidence.condition),
             forward_residual=forward,
             num_kinks=jnp.where(checked.solved, num_kinks, 0),
         )

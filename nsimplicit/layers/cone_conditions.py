@@ -66,7 +66,7 @@ def newton(program: ConeProgram, z: State) -> tuple[jax.Array, State]:
     delta = jnp.where(error > 0.01, 1e-4, jnp.where(0.01 * error > least, 0.01 * error, least))
     top = jnp.concatenate([P + delta * jnp.eye(n, dtype=x.dtype), -A.T @ (eye - D)], 1)
     M = jnp.concatenate([top, jnp.concatenate([A, D + delta * (eye - D)], 1)])
-    step = factor(M)[0](-jnp.concatenate([dual, primal]))
+    step = factor(M).solve(-jnp.concatenate([dual, primal]))
     return error, (x + step[:n], t + step[n:])
 
 

@@ -25,7 +25,8 @@ from nsimplicit.linear_solvers.operator import (
 class Fallback(LinearSolver):
     """``first``, and ``second`` where a lane's backward error is above 10·eps^(3/4), what a guard accepts.
 
-    The second solver runs only if a lane needs it, also under ``vmap``; it starts where the first stopped.
+    A residual that ``first`` has followed is believed, with the rounding it may have gathered. The second solver
+    runs only if a lane needs it, also under ``vmap``; it starts where the first stopped.
 
     Args:
         first: the solver tried first.
@@ -39,16 +40,21 @@ class Fallback(LinearSolver):
         """x with M x = b."""
         space = operator.space
         one = self.first.solve(operator, b, guess)
-        failed = ~(backward_error(operator, b, one) <= accepted_error(coarsest_eps(b)))
+        most = accepted_error(coarsest_eps(b))
+        if one.followed is None:
+            failed = ~(backward_error(operator, b, one) <= most)
+        else:
+            failed = ~(one.followed <= most * space.norm(b))
 
         def again() -> tuple[Any, ...]:
             finite = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, 0), one.value)
             two = self.second.solve(operator, b, finite)
-            steps = one.num_steps + jnp.where(failed, two.num_steps, 0).astype(one.num_steps.dtype)
-            numbers = ((one.norm, two.norm), (one.condition, two.condition))
-            return space.where(failed, two.value, one.value), steps, *(jnp.where(failed, y, x) for x, y in numbers)
+            return two.value, (one.num_steps + two.num_steps.astype(one.num_steps.dtype), two.norm, two.condition)
 
         def done() -> tuple[Any, ...]:
-            return one.value, one.num_steps, one.norm, one.condition
+            return one.value, numbers
 
-        return LinearSolution(*lax.cond(largest(jnp.any(failed)), again, done))
+        numbers = (one.num_steps, one.norm, one.condition)
+        value, new = lax.cond(largest(jnp.any(failed)), again, done)
+        kept = (jnp.where(failed, x, y) for x, y in zip(new, numbers, strict=True))
+        return LinearSolution(space.where(failed, value, one.value), *kept)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._records import config
-from nsimplicit._tree import Space, add, blank_like, subtract
+from nsimplicit._tree import Space, add, blank, blank_like, subtract
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
     LinearSolver,
@@ -22,6 +22,7 @@ from nsimplicit.linear_solvers.operator import (
     Symmetric,
     Vector,
     default_tolerance,
+    loop,
     quotient,
     start,
     unknowns,
@@ -49,28 +50,29 @@ class CG(LinearSolver):
         x, r = start(operator, b, guess)
         square = space.dot(r, r)
         target = (default_tolerance(b, self.rtol) * space.norm(b)) ** 2
-        zero = square * 0
-        carry = (x, r, r, square, zero.astype(int), zero + jnp.inf, zero)
+        zero = blank(square)
 
-        def active(c):
-            return (c[3] > target) & (c[4] < self.max_steps)
+        def active(numbers):
+            square, steps, *_ = numbers
+            return (square > target) & (steps < self.max_steps)
 
-        def body(c):
-            x, r, p, square, steps, low, high = c
-            on = active(c)
+        def step(vectors, numbers):
+            x, r, p = vectors
+            square, steps, low, high = numbers
             m = operator.matvec(p)
             curvature = space.dot(p, m)
-            a = jnp.where(on, quotient(square, curvature), 0)
+            a = quotient(square, curvature)
             x, r = space.axpy(a, p, x), space.axpy(-a, m, r)
-            new = jnp.where(on, space.dot(r, r), square)
-            p = space.where(on, space.axpy(quotient(new, square), p, r), p)
-            rayleigh = jnp.where(on, jnp.abs(quotient(curvature, space.dot(p, p))), 0)
-            inverse = jnp.where(on & (a != 0), jnp.abs(1 / jnp.where(a == 0, 1, a)), jnp.inf)
+            new = space.dot(r, r)
+            rayleigh = jnp.abs(quotient(curvature, space.dot(p, p)))
+            p = space.axpy(quotient(new, square), p, r)
+            inverse = jnp.where(a == 0, jnp.inf, jnp.abs(quotient(jnp.ones_like(a), a)))
             low = jnp.minimum(low, inverse)
             high = jnp.maximum(high, jnp.where(jnp.isinf(inverse), rayleigh, inverse))
-            return x, r, p, new, steps + on, low, high
+            return (x, r, p), (new, steps + 1, low, high)
 
-        x, _, _, _, steps, low, high = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
+        numbers = (square, zero.astype(int), zero + jnp.inf, zero)
+        (x, *_), (_, steps, low, high) = loop(space, active, step, (x, r, r), numbers)
         return LinearSolution(x, steps, high, jnp.where(steps > 0, jnp.maximum(1.0, quotient(high, low)), 1.0))
 
 
@@ -102,32 +104,27 @@ class GMRES(LinearSolver):
         length = min(self.restart, self.max_steps)
         length = length if space.axis_name else min(length, max(1, unknowns(b, space)))
         cycles = -(-self.max_steps // length)
-        carry = (x, r, beta, beta * jnp.inf, 0, (beta * 0).astype(int), beta * 0, beta * 0 + 1)
+        zero = blank(beta)
+        none = zero.astype(int)
 
-        def active(c):
+        def active(numbers):
             # a cycle that gained less than a tenth has stalled, or reached what rounding allows
-            return (c[2] > target) & (c[4] < cycles) & (c[2] < 0.9 * c[3])
+            beta, last, count, *_ = numbers
+            return (beta > target) & (count < cycles) & (beta < 0.9 * last)
 
-        def body(c):
-            x, r, beta, last, count, steps, norm, condition = c
-            on = active(c)
-            dx, inner, high, low = _arnoldi(operator.matvec, space, r, beta, jnp.where(on, target, jnp.inf), length)
-            x = space.where(on, add(x, dx), x)
-            r = space.where(on, subtract(b, operator.matvec(x)), r)
-            condition = jnp.where(on, jnp.maximum(condition, jnp.where(low > 0, high / low, jnp.inf)), condition)
-            return (
-                x,
-                r,
-                jnp.where(on, space.norm(r), beta),
-                jnp.where(on, beta, last),
-                count + 1,
-                steps + jnp.where(on, inner + 1, 0),
-                jnp.maximum(norm, jnp.where(on, high, 0)),
-                condition,
-            )
+        def step(vectors, numbers):
+            x, r = vectors
+            beta, _, count, steps, norm, condition = numbers
+            wanted = jnp.where(active(numbers), target, jnp.inf)
+            dx, inner, high, low = _arnoldi(operator.matvec, space, r, beta, wanted, length)
+            x = add(x, dx)
+            r = subtract(b, operator.matvec(x))
+            condition = jnp.maximum(condition, jnp.where(low > 0, high / low, jnp.inf))
+            return (x, r), (space.norm(r), beta, count + 1, steps + inner + 1, jnp.maximum(norm, high), condition)
 
-        carry = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
-        return LinearSolution(carry[0], carry[5], carry[6], carry[7])
+        numbers = (beta, zero + jnp.inf, none, none, zero, zero + 1)
+        (x, _), (*_, steps, norm, condition) = loop(space, active, step, (x, r), numbers)
+        return LinearSolution(x, steps, norm, condition)
 
 
 def _arnoldi(matvec: Product, space: Space, r: Vector, beta, target, length: int):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from nsimplicit._lanes import one_by_one
+from nsimplicit._tree import blank
 
 
 def lu(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -48,12 +49,15 @@ def _lu(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     factors, pivots, _ = lax.linalg.lu(matrix)
     rows = jnp.arange(pivots.size, dtype=pivots.dtype)
 
-    def swap(i: jax.Array, order: jax.Array) -> jax.Array:
+    def swap(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         # one kernel, where LAX's own permutation takes seven to compile
-        p = pivots[i]
-        return jnp.where(rows == i, order[p], jnp.where(rows == p, order[i], order))
+        i, order = carry
+        p = lax.dynamic_index_in_dim(pivots, i, keepdims=False)
+        here, there = (jnp.full_like(order, lax.dynamic_index_in_dim(order, k, keepdims=False)) for k in (i, p))
+        return i + 1, lax.select(rows == i, there, lax.select(rows == p, here, order))
 
-    return factors, lax.fori_loop(0, pivots.size, swap, rows)
+    start = blank(pivots[0]), rows + blank(pivots)
+    return factors, lax.while_loop(lambda carry: carry[0] < pivots.size, swap, start)[1]
 
 
 @one_by_one

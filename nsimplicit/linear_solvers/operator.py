@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from nsimplicit._records import config
 from nsimplicit._tree import Space, blank_like, subtract
@@ -100,8 +101,10 @@ class LinearSolution:
         value: x with M x = b, as well as the solver could.
         num_steps: products with M that were made.
         norm: an estimate of the spectral norm of M, from below.
-        condition: an estimate of its condition number, from below; nan where nothing is known.
+        condition: an estimate of its condition number, from below; 0 where only the answer tells of it
+            (:func:`seen`), nan where nothing is known.
         again: ``(v, transpose)`` solves with M, or its transpose, by the factors at hand; None without factors.
+        followed: ‖b - M x‖ as a recurrence followed it, and what rounding may have added; None without one.
     """
 
     value: Vector
@@ -109,6 +112,7 @@ class LinearSolution:
     norm: jax.Array
     condition: jax.Array
     again: Callable[[Vector, bool], Vector] | None = None
+    followed: jax.Array | None = None
 
     def factors(self, transpose: bool) -> Callable[[Vector], Vector] | None:
         """Solve with M once more, or with its transpose; None without factors."""
@@ -134,6 +138,32 @@ def start(operator: Operator, b: Vector, guess: Vector | None) -> tuple[Vector, 
     return guess, subtract(b, operator.matvec(guess))
 
 
+def loop(space: Space, active: Callable[[Any], jax.Array], step: Callable[..., Any], vectors: Any, numbers: Any) -> Any:
+    """Step while a lane is active; a lane that is not stays as it is.
+
+    A lane alone needs no such care: the loop ends with it, and ``vmap`` keeps what it had.
+
+    Args:
+        space: says which axis the lanes are.
+        active: ``numbers -> `` one truth per lane.
+        step: ``(vectors, numbers) -> (vectors, numbers)``, of every lane.
+        vectors: a tuple of vectors.
+        numbers: a tuple of arrays with one entry per lane.
+
+    Returns:
+        The last vectors and numbers.
+    """
+
+    def body(carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        new = step(*carry)
+        if space.batch_axis is None:
+            return new
+        on = active(carry[1])
+        return space.where(on, new[0], carry[0]), jax.tree.map(lambda x, y: jnp.where(on, x, y), new[1], carry[1])
+
+    return lax.while_loop(lambda c: jnp.any(active(c[1])), body, (vectors, numbers))
+
+
 def backward_error(operator: Operator, b: Vector, solution: LinearSolution) -> jax.Array:
     """‖b - M x‖ / (‖M‖‖x‖ + ‖b‖), per lane, with the solver's estimate of ‖M‖ from below; one product."""
     space, x = operator.space, solution.value
@@ -149,6 +179,12 @@ def accepted_error(eps: Any, rtol: float | None = None) -> Any:
 def seen(space: Space, x: Vector, b: Vector, norm: jax.Array) -> jax.Array:
     """The condition number from below, by what a solution shows of it: ‖M‖‖x‖/‖b‖, at least 1."""
     return jnp.fmax(1.0, quotient(norm * space.norm(x), space.norm(b))).astype(norm.dtype)
+
+
+def condition_number(space: Space, b: Vector, solution: LinearSolution) -> jax.Array:
+    """The solver's estimate, or what the solution shows."""
+    shown = seen(space, solution.value, b, solution.norm)
+    return jnp.where(solution.condition == 0, shown, solution.condition)
 
 
 def default_tolerance(b: Vector, rtol: float | None) -> float:
@@ -173,4 +209,5 @@ def unknowns(b: Vector, space: Space) -> int:
 
 def quotient(a: jax.Array, b: jax.Array) -> jax.Array:
     """a / b, and 0 where b is 0: the convention under which a zero right-hand side needs no step."""
-    return jnp.where(b == 0, jnp.zeros_like(a), a / jnp.where(b == 0, jnp.ones_like(b), b))
+    none = lax.eq(b, lax.full_like(b, 0))
+    return lax.select(none, lax.full_like(a, 0), lax.div(a, lax.select(none, lax.full_like(b, 1), b)))

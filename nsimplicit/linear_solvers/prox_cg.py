@@ -23,11 +23,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
-from jax import lax
 
 from nsimplicit._errors import InputError, message
 from nsimplicit._records import config
-from nsimplicit._tree import Space, add, blank_like, subtract
+from nsimplicit._tree import Space, add, blank, blank_like, subtract
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
     LinearSolver,
@@ -35,6 +34,7 @@ from nsimplicit.linear_solvers.operator import (
     ProxGradient,
     Vector,
     default_tolerance,
+    loop,
     quotient,
 )
 
@@ -93,28 +93,28 @@ def range_cg(structure: ProxGradient, space: Space, v: Vector, tol: Any, max_ste
     """
     rho = structure.prox(v)
     square = space.dot(rho, rho)
-    zero = square * 0
-    carry = (blank_like(rho), rho, rho, square, zero.astype(int), zero, zero)
+    zero = blank(square)
 
-    def active(c):
-        return (c[3] > tol**2) & (c[4] < max_steps)
+    def active(numbers):
+        square, steps, *_ = numbers
+        return (square > tol**2) & (steps < max_steps)
 
-    def body(c):
-        w, q, rho, square, steps, longest, high = c
-        on = active(c)
+    def step(vectors, numbers):
+        w, q, rho = vectors
+        square, steps, longest, high = numbers
         p = structure.prox(q)
         s = subtract(q, structure.forward(p))
         curvature = space.dot(p, s)
-        fine = on & (curvature > 0)
+        fine = curvature > 0
         a = jnp.where(fine, quotient(square, curvature), 0)
         w = space.axpy(a, q, w)
         rho = space.axpy(-a, structure.prox(s), rho)
         new = space.dot(rho, rho)
-        q = space.where(fine, space.axpy(quotient(new, square), q, rho), q)
+        q = space.axpy(quotient(new, square), q, rho)
         longest, high = jnp.maximum(longest, a), jnp.maximum(high, quotient(fine.astype(a.dtype), a))
         # A lane of negative curvature stops: nan is not above the tolerance.
-        new = jnp.where(fine, new, jnp.where(on, jnp.nan, square))
-        return w, q, rho, new, steps + on, longest, high
+        return (w, q, rho), (jnp.where(fine, new, jnp.nan), steps + 1, longest, high)
 
-    w, _, _, _, steps, longest, high = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
+    numbers = (square, zero.astype(int), zero, zero)
+    (w, *_), (_, steps, longest, high) = loop(space, active, step, (blank_like(rho), rho, rho), numbers)
     return structure.prox(w), steps, high, jnp.maximum(1.0, high * longest)

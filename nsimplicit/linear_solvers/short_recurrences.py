@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from nsimplicit._records import config
-from nsimplicit._tree import blank_like
+from nsimplicit._tree import blank, blank_like
 from nsimplicit.linear_solvers.operator import (
     LinearSolution,
     LinearSolver,
     Operator,
     Vector,
+    coarsest_eps,
     default_tolerance,
+    loop,
     quotient,
-    seen,
     start,
 )
 
@@ -44,35 +44,38 @@ class BiCGStab(LinearSolver):
         x, shadow = start(operator, b, guess)
         target = default_tolerance(b, self.rtol) * space.norm(b)
         size, still = space.norm(shadow), blank_like(b)
-        one = jnp.ones_like(size)
-        carry = (x, shadow, still, still, one, one, one, size, (size * 0).astype(int), size * 0)
+        zero = blank(size)
 
-        def active(c):
-            return (c[7] > target) & (c[8] < self.max_steps)
+        def active(numbers):
+            *_, size, steps, _ = numbers
+            return (size > target) & (steps < self.max_steps)
 
-        def body(c):
-            x, r, p, v, rho, alpha, omega, size, steps, norm = c
-            on = active(c)
+        def step(vectors, numbers):
+            x, r, p, v = vectors
+            rho, alpha, omega, peak, _, steps, norm = numbers
             new = space.dot(shadow, r)
-            turn = quotient(new, rho) * quotient(alpha, omega)
-            p = space.where(on, space.axpy(turn, space.axpy(-omega, v, p), r), p)
-            v = space.where(on, operator.matvec(p), v)
-            a = quotient(new, space.dot(shadow, v))
-            s = space.axpy(-a, v, r)
+            p = space.axpy(quotient(new * alpha, rho * omega), space.axpy(-omega, v, p), r)
+            v = operator.matvec(p)
+            alpha = quotient(new, space.dot(shadow, v))
+            s = space.axpy(-alpha, v, r)
             t = operator.matvec(s)
             along, square = space.dot(t, s), space.dot(t, t)
-            w = quotient(along, square)
-            x = space.where(on, space.axpy(a, p, space.axpy(w, s, x)), x)
-            r = space.where(on, space.axpy(-w, t, s), r)
-            left = space.norm(r)
+            omega = quotient(along, square)
+            x = space.axpy(alpha, p, space.axpy(omega, s, x))
+            r = space.axpy(-omega, t, s)
+            size = space.norm(r)
             # ‖t‖/‖s‖, t = M s: what is left of s is orthogonal to t.
-            norm = jnp.where(on, jnp.maximum(norm, jnp.sqrt(quotient(square, left**2 + w * along))), norm)
+            norm = jnp.maximum(norm, jnp.sqrt(quotient(square, size**2 + omega * along)))
+            peak = jnp.maximum(peak, size)
             # A lane that broke down stops: nan is not above the target.
-            left = jnp.where((a == 0) | ((w == 0) & (left > target)), jnp.nan, left)
-            return x, r, p, v, new, a, w, jnp.where(on, left, size), steps + 2 * on, norm
+            size = jnp.where((alpha == 0) | ((omega == 0) & (size > target)), jnp.nan, size)
+            return (x, r, p, v), (new, alpha, omega, peak, size, steps + 2, norm)
 
-        out = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
-        return LinearSolution(out[0], out[8], out[9], seen(space, out[0], b, out[9]))
+        one = zero + 1
+        numbers = (one, one, one, size, size, zero.astype(int), zero)
+        (x, *_), numbers = loop(space, active, step, (x, shadow, still, still), numbers)
+        *_, peak, size, steps, norm = numbers
+        return LinearSolution(x, steps, norm, zero, followed=size + coarsest_eps(b) * peak)
 
 
 @config
@@ -103,23 +106,25 @@ class NormalCG(LinearSolver):
         s = back(r)[0]
         square, size = space.dot(s, s), space.norm(r)
         flat = jnp.finfo(size.dtype).eps ** 2 * square
-        carry = (x, r, s, square, size, (size * 0).astype(int), size * 0, size * 0)
+        zero = blank(size)
 
-        def active(c):
+        def active(numbers):
+            square, size, steps, *_ = numbers
             # the second test: the residual is orthogonal to the range, which is all that can be had
-            return (c[4] > target) & (c[3] > flat) & (c[5] < self.max_steps)
+            return (size > target) & (square > flat) & (steps < self.max_steps)
 
-        def body(c):
-            x, r, p, square, size, steps, longest, high = c
-            on = active(c)
+        def step(vectors, numbers):
+            x, r, p = vectors
+            square, _, steps, longest, high = numbers
             m = operator.matvec(p)
-            a = jnp.where(on, quotient(square, space.dot(m, m)), 0)
+            a = quotient(square, space.dot(m, m))
             x, r = space.axpy(a, p, x), space.axpy(-a, m, r)
             s = back(r)[0]
-            new = jnp.where(on, space.dot(s, s), square)
-            p = space.where(on, space.axpy(quotient(new, square), p, s), p)
-            longest, high = jnp.maximum(longest, a), jnp.maximum(high, quotient(on.astype(a.dtype), a))
-            return x, r, p, new, jnp.where(on, space.norm(r), size), steps + 2 * on, longest, high
+            new = space.dot(s, s)
+            p = space.axpy(quotient(new, square), p, s)
+            longest, high = jnp.maximum(longest, a), jnp.maximum(high, quotient(jnp.ones_like(a), a))
+            return (x, r, p), (new, space.norm(r), steps + 2, longest, high)
 
-        out = lax.while_loop(lambda c: jnp.any(active(c)), body, carry)
-        return LinearSolution(out[0], out[5], jnp.sqrt(out[7]), jnp.maximum(1.0, jnp.sqrt(out[6] * out[7])))
+        numbers = (square, size, zero.astype(int), zero, zero)
+        (x, *_), (_, _, steps, longest, high) = loop(space, active, step, (x, r, s), numbers)
+        return LinearSolution(x, steps, jnp.sqrt(high), jnp.maximum(1.0, jnp.sqrt(longest * high)))

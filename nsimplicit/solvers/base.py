@@ -45,7 +45,12 @@ class State:
 
 
 def freeze(space: Space, active: jax.Array, new: State, old: State) -> State:
-    """``new`` in the active lanes; a finished lane keeps what it will be asked for, and never reads the rest."""
+    """``new`` in the active lanes; a finished lane keeps what it will be asked for, and never reads the rest.
+
+    A lane alone is active as long as there is a next step.
+    """
+    if space.batch_axis is None:
+        return new
 
     def both(a: Any, b: Any) -> Any:
         return space.where(active, a, b)
@@ -140,14 +145,14 @@ def ages(place: jax.Array, memory: int, like: jax.Array) -> jax.Array:
     return found.reshape((-1,) + (1,) * like.ndim)
 
 
-def relative(space: Space, difference: Vector, z: Vector) -> jax.Array:
-    """‖difference‖ / (1 + ‖z‖), per lane; without derivative, which at 0 would be nan."""
+def relative(space: Space, difference: Vector, z: Vector, unit: Any = 1.0) -> jax.Array:
+    """‖difference‖ / (unit + ‖z‖), per lane; without derivative, which at 0 would be nan."""
     difference, z = jax.lax.stop_gradient((difference, z))
-    return space.norm(difference) / (1 + space.norm(z))
+    return space.norm(difference) / (unit + space.norm(z))
 
 
 def evaluate(problem: Bound, z: Vector, space: Space) -> tuple[Vector, Vector, jax.Array]:
     """T(z), T(z) - z and its relative norm."""
     image = problem.map(z)
     move = subtract(image, z)
-    return image, move, relative(space, move, z)
+    return image, move, relative(space, move, z, problem.unit)
