@@ -194,6 +194,30 @@ def test_dense_condition_number(n):
     assert exact / (1 + 1e-9 if n <= 64 else 3) <= float(condition) <= exact * (1 + 1e-9)
 
 
+def test_estimated_condition_numbers_of_many_kinds():
+    """From below, never a tenth, and exact where one direction dominates: that is where a guard must know."""
+    n, rng = 70, np.random.default_rng(0)
+    (U, _), (V, _) = (np.linalg.qr(rng.normal(size=(n, n))) for _ in range(2))
+    spread = 10.0 ** rng.uniform(-4, 4, size=n)
+    last = np.where(np.arange(n) == n - 1, 1e-9, 1.0)
+    M = np.stack(
+        [
+            rng.normal(size=(n, n)),
+            np.eye(n) + rng.normal(size=(n, n)) / 20,
+            U * np.geomspace(1, 1e-6, n) @ V,
+            rng.normal(size=(n, n)) * spread,
+            rng.normal(size=(n, n)) * spread[:, None],
+            np.triu(rng.normal(size=(n, n))) + 2 * np.eye(n),
+            np.eye(n) + (rng.random((n, n)) < 2 / n) * rng.normal(size=(n, n)),
+            U * last @ V,
+        ]
+    )
+    condition = jax.jit(jax.vmap(lambda M: solved(Dense(), M, jnp.cos(jnp.arange(n) ** 2.0))[3]))(M)
+    share = np.asarray(condition) / np.linalg.cond(M, 1)
+    assert np.all(share <= 1 + 1e-6) and np.all(share > 0.1), share
+    assert share[-1] == pytest.approx(1, rel=1e-6)
+
+
 def test_inverse_needs_pivots():
     M = np.array([[[0.0, 1.0], [1.0, 0.0]], [[1e-20, 1.0], [1.0, 1.0]]])
     np.testing.assert_allclose(jax.jit(invert)(M), np.linalg.inv(M))

@@ -15,6 +15,7 @@ import nsimplicit as nsi
 from nsimplicit.implicit.guard import check
 from nsimplicit.implicit.guards import Off, Solved
 from nsimplicit.linear_solvers import CG, GMRES, Auto, BiCGStab, Dense, Fallback, FixedPointAdjoint, NormalCG, Operator
+from nsimplicit.linear_solvers.operator import accepted_error, backward_error
 
 N = 20
 
@@ -113,6 +114,36 @@ def test_direct_and_robust_solvers_solve_every_regular_system():
         sla.lsqr(*SYSTEMS["singular, inconsistent"], atol=1e-14, btol=1e-14)[0],
     )
     np.testing.assert_allclose(x, expected, rtol=1e-6)
+
+
+def test_what_bicgstab_says_of_its_residual_holds():
+    """Its own residual can be small where that of its answer is not; the peak it came down from tells."""
+
+    def lane(M, b):
+        operator = Operator(lambda v: M @ v)
+        solution = BiCGStab().solve(operator, b)
+        return solution.followed / jnp.linalg.norm(b), backward_error(operator, b, solution)
+
+    most = accepted_error(np.finfo(np.float32).eps)
+    for n, size in ((20, 1.5), (40, 0.9), (60, 1.1)):
+        rng = np.random.default_rng(n)
+        M, b = np.eye(n) + size * rng.normal(size=(400, n, n)) / np.sqrt(n), rng.normal(size=(400, n))
+        said, true = map(np.asarray, jax.jit(jax.vmap(lane))(M.astype(np.float32), b.astype(np.float32)))
+        assert np.all(true[said <= most] <= most) and np.mean(said <= most) > 0.3
+
+
+@pytest.mark.parametrize("solver", [nsi.solvers.Picard(), nsi.solvers.Anderson(), nsi.solvers.Nesterov()])
+def test_the_adjoint_as_a_fixed_point_has_no_units(solver):
+    M = np.eye(N) - 0.3 * np.random.default_rng(0).normal(size=(N, N)) / np.sqrt(N)
+    b = np.random.default_rng(1).normal(size=N)
+
+    def lane(scale):
+        solution = FixedPointAdjoint(solver).solve(Operator(lambda v: M @ v), scale * b)
+        return solution.value / scale, solution.num_steps
+
+    x, steps = jax.jit(jax.vmap(lane))(2.0 ** np.array([-80, 0, 80]))
+    np.testing.assert_array_equal(steps, steps[1])
+    np.testing.assert_allclose(x, [np.linalg.solve(M, b)] * 3, rtol=1e-10, atol=1e-11)
 
 
 def test_a_symmetric_solver_on_a_nonsymmetric_equation_meets_the_guard():
