@@ -21,7 +21,7 @@ PEERS = ("hypergradients", "matrix_free", "deq", "programs", "scale", "accuracy"
 PEERS += ("agreement", "proxes", "sinkhorn", "cone_programs")
 ALL = tuple(name for name in QUICK + PEERS if Path(__file__).with_name(f"{name}.py").exists())
 SMOKE = (*QUICK, "hypergradients", "matrix_free", "sinkhorn")
-LIMIT, TRIES = 900, 3  # seconds for one of them, and how often it is tried
+LIMIT, TRIES = 600, 3  # seconds for one of them, and how often it is tried
 
 
 def main() -> int:
