@@ -13,7 +13,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # A unit is a folder or a file directly in the package. It may import units of lower levels only, so units of one
 # level do not know each other. The package itself (`__init__`, `__main__`) is the top and nothing imports it.
 LEVELS = [
-    {"_errors", "_lanes", "_lazy", "_records", "_version"},
+    {"_errors", "_exchange", "_lanes", "_lazy", "_records", "_version"},
     {"_tree"},
     {"selections"},
     {"primitives"},

@@ -1,11 +1,9 @@
 """Which branches the solution of an equation enters, where its parameters follow a direction.
 
 Along dtheta the solution moves by the dz that solves the directional derivative of the equation: a piecewise linear
-system, where each kink at hand takes the branch that its own argument enters. Branches are exchanged until the dz they
-give contradicts none of them: all wrong ones at a time while that helps, else the last of them. Where every selection
-of the equation is regular this is a linear complementarity problem with a P-matrix, and the second way always ends.
-
-References: K. Murty, Note on a Bard-type scheme for solving the complementarity problem (1974).
+system, where each kink at hand takes the branch that its own argument enters. Branches are exchanged (`_exchange`)
+until the dz they give contradicts none of them. Where every selection of the equation is regular this is a linear
+complementarity problem with a P-matrix, and it always ends.
 """
 
 from __future__ import annotations
@@ -18,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._exchange import begin, choose
 from nsimplicit.calculus.cell import Cell
 from nsimplicit.calculus.layer import Layer, rewrite
 from nsimplicit.calculus.program import Program
 
-PATIENCE = 3
 Leaves = Sequence[Any]
 Open = Callable[[Any], Any]
 """Feeds, or an iterator of feeds that others go on with, to a replay that takes them."""
@@ -93,18 +91,16 @@ def follow(following: Open, entering: Open, layer: Layer, operands: Leaves, deci
             return dz, moves, [(d == 0) & (u * s < 0) for d, u, s in zip(decided, moves, signs, strict=True)]
 
         def exchange(carry: Any) -> Any:
-            signs, _, _, least, patience, count = carry
+            signs, _, _, progress, count = carry
             dz, moves, wrong = move(signs)
-            number = _number(wrong)
-            patience = jnp.where(number < least, PATIENCE, patience - 1)
-            chosen = [jnp.where(patience >= 0, *pair) for pair in zip(wrong, _last(wrong), strict=True)]
+            chosen, number, progress = choose(wrong, progress)
             signs = [jnp.where(c, -s, s) for c, s in zip(chosen, signs, strict=True)]
-            return signs, (dz, moves), number, jnp.minimum(number, least), patience, count + 1
+            return signs, (dz, moves), number, progress, count + 1
 
         start = [jnp.where(d != 0, d, -1).astype(d.dtype) for d in decided]
         most, zero = sum(d.size for d in decided), jnp.zeros((), int)
         still = [jnp.zeros_like(x) for x in operands[:first]], [jnp.zeros_like(u) for u in out[1]]
-        carry = start, still, zero + 1, zero + most + 1, zero + PATIENCE, zero
+        carry = start, still, zero + 1, begin(most), zero
         carry = lax.while_loop(lambda c: (c[2] > 0) & (c[-1] < 20 + 5 * most), exchange, carry)
         (dz, moves), number = carry[1:3]
         known = (number == 0) & jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in dz]))
@@ -117,17 +113,3 @@ def _without_rounding(leaves: Leaves, like: Leaves) -> list[Any]:
     """Zero where an entry is what rounding may leave of numbers of this size."""
     size = jnp.max(jnp.array([jnp.max(jnp.abs(x), initial=0) for x in like]))
     return [jnp.where(jnp.abs(x) <= jnp.finfo(x.dtype).eps ** 0.75 * size, 0, x) for x in leaves]
-
-
-def _number(flags: Leaves) -> jax.Array:
-    return sum((jnp.sum(f) for f in flags), jnp.zeros((), int))
-
-
-def _last(flags: Leaves) -> list[Any]:
-    """The last of the flags alone."""
-    found, out = jnp.zeros((), bool), []
-    for flag in reversed(flags):
-        behind = jnp.cumsum(flag.ravel()[::-1])[::-1].reshape(flag.shape)
-        out.append(flag & (behind == 1) & ~found)
-        found = found | jnp.any(flag)
-    return out[::-1]

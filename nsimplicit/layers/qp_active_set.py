@@ -1,11 +1,7 @@
 """Active sets of a quadratic program: guess one, solve the equations it leaves, flip what has the wrong sign.
 
 Flipping every constraint that is violated, or whose multiplier has the wrong sign, is Newton's method on the optimality
-conditions: it ends in a few steps, or cycles (three variables are enough). So where the number of wrong constraints has
-not come down for some steps only the last of them is flipped, which ends for every strictly convex program with bounds.
-
-References: J. Júdice, F. Pires, A block principal pivoting algorithm for large-scale strictly monotone linear
-complementarity problems (1994); K. Murty, Note on a Bard-type scheme for solving the complementarity problem (1974).
+conditions; `_exchange` says which are flipped where that cycles. It ends for every strictly convex program with bounds.
 """
 
 from __future__ import annotations
@@ -16,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nsimplicit._exchange import begin, choose
 from nsimplicit._records import data
 from nsimplicit._tree import add
 from nsimplicit.layers.qp_conditions import State
@@ -23,8 +20,6 @@ from nsimplicit.layers.qp_program import Program
 from nsimplicit.layers.qp_tangent import factor_once, regularised
 from nsimplicit.linear_solvers.operator import Saddle
 from nsimplicit.prox.boundary import magnitude
-
-PATIENCE = 3
 
 
 @data
@@ -84,24 +79,16 @@ def pivot(
         return Active(below, above, jnp.where(active.rows, m < -flat, G @ x > h + near))
 
     def step(carry: tuple) -> tuple:
-        active, z, least, patience, count, before, _ = carry
+        active, z, progress, count, before, _ = carry
         z = newton(program, steps, active, z)
         flips = wrong(z, active)
-        flags = jnp.concatenate([flips.lo | flips.hi, flips.rows])
-        number = jnp.sum(flags)
-        fewer = number < least
-        patience = jnp.where(fewer, PATIENCE, patience - 1)
-        last = flags & (jnp.cumsum(flags[::-1])[::-1] == 1)
-        chosen = jnp.where(patience >= 0, flags, last)
+        (bounds, rows), number, progress = choose([flips.lo | flips.hi, flips.rows], progress)
         new = Active(
-            active.lo ^ (flips.lo & chosen[:n]),
-            active.hi ^ (flips.hi & chosen[:n]),
-            active.rows ^ (flips.rows & chosen[n:]),
+            active.lo ^ (flips.lo & bounds), active.hi ^ (flips.hi & bounds), active.rows ^ (flips.rows & rows)
         )
-        return new, z, jnp.where(fewer, number, least), patience, count + 1, number, (number == 0) & (before == 0)
+        return new, z, progress, count + 1, number, (number == 0) & (before == 0)
 
     zero = jnp.zeros((), int)
-    most = zero + n + len(h) + 1
-    carry = (start, z, most, zero + PATIENCE, zero, most, skip)
-    _, z, _, _, count, _, done = lax.while_loop(lambda c: ~c[-1] & (c[4] < max_steps), step, carry)
+    carry = (start, z, begin(n + len(h)), zero, zero + 1, skip)
+    _, z, _, count, _, done = lax.while_loop(lambda c: ~c[-1] & (c[3] < max_steps), step, carry)
     return z, done, count

@@ -56,5 +56,5 @@ class Fallback(LinearSolver):
 
         numbers = (one.num_steps, one.norm, one.condition)
         value, new = lax.cond(largest(jnp.any(failed)), again, done)
-        kept = (jnp.where(failed, x, y) for x, y in zip(new, numbers, strict=True))
-        return LinearSolution(space.where(failed, value, one.value), *kept)
+        steps, norm, condition = (jnp.where(failed, x, y) for x, y in zip(new, numbers, strict=True))
+        return LinearSolution(space.where(failed, value, one.value), steps, norm, condition)
