@@ -15,6 +15,8 @@ from sklearn.linear_model import Lasso
 import nsimplicit as nsi
 from nsimplicit import guards, linear_solvers
 from nsimplicit.derivatives import Implicit
+from nsimplicit.implicit.guard import check
+from nsimplicit.linear_solvers.operator import LinearSolution, Operator
 
 BAD = 17
 rng = np.random.default_rng(0)
@@ -268,6 +270,20 @@ def test_equation_of_another_problem():
 def test_unknown_word(guard):
     with pytest.raises(nsi.InputError, match="on_failure='explode'.*not one of nan, drop(.*\n){2}Try: "):
         guard(on_failure="explode")
+
+
+@pytest.mark.parametrize("guard", [guards.Solved(), guards.Conditioned()], ids=lambda g: type(g).__name__)
+def test_a_guard_costs_one_product(guard):
+    asked = []
+
+    def matvec(v):
+        asked.append(v)
+        return 2 * v
+
+    b = jnp.ones(3)
+    solution = LinearSolution(b / 2, jnp.asarray(1), jnp.asarray(2.0), jnp.asarray(1.0))
+    checked = check(guard, Operator(matvec), b, solution)
+    assert len(asked) == 1 and not checked.failed
 
 
 def test_a_guard_of_your_own():

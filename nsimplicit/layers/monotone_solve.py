@@ -23,7 +23,6 @@ import numpy as np
 from jax import lax
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._records import record
 from nsimplicit._tree import Space, is_float
 from nsimplicit.fixed_point import Solution
 from nsimplicit.implicit.equation import FixedPoint
@@ -32,18 +31,12 @@ from nsimplicit.implicit.traced import trace_equation
 from nsimplicit.layers.monotone_operator import adjoint
 from nsimplicit.linear_solvers import lapack
 from nsimplicit.linear_solvers.dense import PLAIN_SIZE, invert
+from nsimplicit.linear_solvers.fixed_point_adjoint import PlainMap
 from nsimplicit.prox.base import matmul
 
 WHERE = "layers.MonotoneDEQ"
 PEACEMAN_RACHFORD, FORWARD_BACKWARD = SPLITTINGS = ("peaceman-rachford", "forward-backward")
 Map = Callable[[jax.Array], jax.Array]
-
-
-@record
-class Iterated:
-    """A map in the place of an equation."""
-
-    map: Map
 
 
 def solve(layer: Any, x: Any, z0: Any, alpha: Any, tol: Any, max_steps: Any, tap: Any, options: Any) -> Solution:
@@ -66,7 +59,7 @@ def solve(layer: Any, x: Any, z0: Any, alpha: Any, tol: Any, max_steps: Any, tap
     step, start, preactivation = _iteration(splitting, alpha, *lax.stop_gradient((layer, matrices, V, r)))
     tol = float(jnp.finfo(wide).eps) ** (2 / 3) if tol is None else tol
     v = start(jnp.zeros_like(r) if z0 is None else lax.stop_gradient(z0))
-    outcome = solver.iterate(Iterated(step), v, space, tol=tol, max_steps=max_steps)
+    outcome = solver.iterate(PlainMap(step), v, space, tol=tol, max_steps=max_steps)
     u = preactivation(outcome.z)
     u = space.where(finite, u, jnp.full_like(u, jnp.nan))
 

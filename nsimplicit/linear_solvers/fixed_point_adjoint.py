@@ -32,11 +32,11 @@ class MapSolver(Protocol):
 
 
 @record
-class Affine:
-    """The map x -> x - M x + b, in the place of an equation; its residual is small against ``unit + ‖x‖``."""
+class PlainMap:
+    """A map T in the place of an equation, for solvers to iterate; T(x) - x is small against ``unit + ‖x‖``."""
 
     map: Callable[[Vector], Vector]
-    unit: jax.Array
+    unit: jax.Array | float = 1.0
 
 
 @config
@@ -44,7 +44,8 @@ class FixedPointAdjoint(LinearSolver):
     """x = (I - M) x + b, iterated: for I - M the derivative of a contraction, or its transpose.
 
     What deep equilibrium models do in their backward pass. It takes as many products as the forward
-    pass takes steps, about; Krylov solvers take fewer, at more memory and more work a product.
+    pass takes steps, about; Krylov solvers take fewer, at more memory and more work a product. With ``Picard()`` it
+    keeps nothing but x, the least memory of all.
 
     Args:
         solver: an iteration of :mod:`nsimplicit.solvers`: ``Picard()``, ``Anderson()``, ``Nesterov()``.
@@ -83,7 +84,7 @@ class FixedPointAdjoint(LinearSolver):
         space = operator.space
         scale = space.norm(b)
         start = b if guess is None else guess
-        affine = Affine(lambda x: add(subtract(x, operator.matvec(x)), b), scale)
+        affine = PlainMap(lambda x: add(subtract(x, operator.matvec(x)), b), scale)
         tol = default_tolerance(b, self.rtol)
         most = jnp.where(scale == 0, 0, self.max_steps)
         outcome = self.solver.iterate(affine, start, space, tol=tol, max_steps=most)

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from nsimplicit._errors import InputError, message
-from nsimplicit._records import config
 from nsimplicit._tree import Space, partition, subtract
 from nsimplicit.compat.jaxopt._arrays import size
 from nsimplicit.compat.jaxopt.base import IterativeSolver, OptStep
+from nsimplicit.linear_solvers.fixed_point_adjoint import PlainMap
 from nsimplicit.solvers import Anderson
 
 
@@ -135,16 +135,12 @@ class AndersonAcceleration(IterativeSolver):
         return lambda x, args, kwargs: _apply(self, x, args, kwargs)[0], (args, kwargs)
 
     def _problem(self, params: Any, args: tuple, kwargs: dict) -> tuple[Any, Any, Callable[[Any], Any]]:
-        """T as this package's solvers see it, the vector of ``params``, and the way back."""
+        """T as this package's solvers see it, the vector of ``params``, and the way back.
+
+        It is not traced, so that ``jit=False`` means it.
+        """
         vector, combine = partition(jax.tree.map(jnp.asarray, params))
-        return _Map(lambda v: partition(_apply(self, combine(v), args, kwargs)[0])[0]), vector, combine
-
-
-@config
-class _Map:
-    """All that Anderson's method asks of an equation; it is not traced, so that ``jit=False`` means it."""
-
-    map: Callable[[Any], Any]
+        return PlainMap(lambda v: partition(_apply(self, combine(v), args, kwargs)[0])[0]), vector, combine
 
 
 def _apply(solver: FixedPointIteration | AndersonAcceleration, x: Any, args: tuple, kwargs: dict) -> tuple[Any, Any]:
