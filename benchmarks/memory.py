@@ -92,9 +92,7 @@ REVERSE: dict[str, Callable[..., Any]] = {
 def promised(program: str, argnum: int, steps: int) -> float | None:
     """The most that is promised, in MB; what is differentiated is the weight (0) or the bias (1)."""
     few = steps == STEPS[0]
-    if program == "Implicit":
-        return 2.4  # BiCGStab: seven vectors it moves, T(z), and a factor that JAX 0.10 keeps of tanh
-    if program == "Implicit, adjoint by Picard":
+    if program.startswith("Implicit"):
         return 1.6
     if program == "Unrolled" and argnum == 0:
         oldest = tuple(map(int, jax.__version__.split(".")[:2])) <= OLDEST

@@ -54,7 +54,7 @@ def test_implicit(of, linear_solver, most):
 
 
 @pytest.mark.parametrize(
-    "derivative", [D.Implicit(), D.Implicit(ADJOINT), D.Piggyback()], ids=["", "Picard", "Piggyback"]
+    "derivative", [D.Implicit(), D.Implicit(ADJOINT), D.Piggyback()], ids=["Auto", "Picard", "Piggyback"]
 )
 def test_flat_in_the_number_of_steps(derivative):
     few, many = (temporary_mb("weight", derivative, max_steps=steps) for steps in (50, 500))

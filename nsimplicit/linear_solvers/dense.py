@@ -48,7 +48,7 @@ class Dense(LinearSolver):
         matrix = materialise(operator, b)
         factors = factor(matrix)
         x, inverse_norm = factors.refined(flat, residual)
-        norm = jnp.abs(jnp.swapaxes(matrix, -1, -2)).sum(-1).max(-1)
+        norm = jnp.abs(jnp.swapaxes(matrix, -1, -2)).sum(-1).max(-1)  # by columns, as it was built
         condition = norm * inverse_norm
         condition = jnp.where(jnp.isfinite(condition), condition, jnp.inf)  # a zero pivot gave inf or nan
 

@@ -27,7 +27,7 @@ class MapSolver(Protocol):
     contracts: ClassVar[bool]
 
     def iterate(self, problem: Any, z: Vector, space: Space, *, tol: Any, max_steps: Any) -> Any:
-        """Step until ``‖T(z) - z‖ <= tol·(1 + ‖z‖)`` in every lane."""
+        """Step until ``‖T(z) - z‖ <= tol·(unit + ‖z‖)`` in every lane."""
         ...
 
 

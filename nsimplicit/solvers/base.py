@@ -89,7 +89,7 @@ class Solver(abc.ABC):
             problem: the equation, without derivative.
             z: where to start.
             space: lanes and mesh axes of z.
-            tol: relative: ‖T(z) - z‖ <= tol·(1 + ‖z‖), or ‖F(z)‖ <= tol·(1 + ‖z‖). May be traced.
+            tol: relative: ‖T(z) - z‖ <= tol·(unit + ‖z‖), or ‖F(z)‖, with the unit of the problem. May be traced.
             max_steps: largest number of evaluated steps. May be traced.
 
         Returns:
